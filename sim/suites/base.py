@@ -1,0 +1,96 @@
+"""The interface of a suite: a set of tasks that a policy can be rolled out on.
+
+A suite lives in a worker process. Physics and rendering are apart on purpose: a policy that
+executes a chunk of eight steps needs one rendered observation for eight physics steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32, Int32, UInt8
+
+    from policy.types import ActionSpec, Observation, ObservationSpec
+
+
+@dataclass(frozen=True)
+class SuiteSpec:
+    """What a suite shows, what it takes, and how long an episode may last.
+
+    Attributes:
+        name: the suite's name on the command line.
+        observation: views and proprioception that `observe` gives.
+        action: meaning of one action row that `step` takes.
+        max_steps: physics-control steps after which an episode has failed.
+        render_profile: `default`, `fast` or `lowpoly`; recorded with every result.
+    """
+
+    name: str
+    observation: ObservationSpec
+    action: ActionSpec
+    max_steps: int
+    render_profile: str
+
+
+class EpisodeStart(NamedTuple):
+    """What a reset tells: the task family, the instruction, and a hash of the initial state."""
+
+    task: str
+    instruction: str
+    init_state_hash: str
+
+
+class StepResult(NamedTuple):
+    """What one control step tells. `wrong_object` is the grounding failure: another object moved."""
+
+    success: bool
+    wrong_object: bool
+
+
+class Suite(Protocol):
+    """One simulator. The same seed gives bit-identical initial states and images everywhere."""
+
+    spec: SuiteSpec
+
+    def reset(self, seed: int) -> EpisodeStart:
+        """Lay out the scene of `seed`: task, poses, colours, light."""
+        ...
+
+    def set_instruction(self, instruction: str) -> None:
+        """Say something else to the policy; success still judges the task of the reset."""
+        ...
+
+    def alternative_instruction(self, seed: int) -> str:
+        """Another instruction that is valid in this scene and asks for something else."""
+        ...
+
+    def observe(self) -> Observation:
+        """Render all views and read proprioception."""
+        ...
+
+    def step(self, action: Float32[np.ndarray, " dof"]) -> StepResult:
+        """Advance one control step. Renders nothing."""
+        ...
+
+    def expert_action(self) -> Float32[np.ndarray, " dof"]:
+        """The scripted expert's action in the present state; it recovers from slips."""
+        ...
+
+    def grounding(self) -> dict[str, Float32[np.ndarray, " 3"]]:
+        """World positions, metres, of `target` (object asked for) and `goal` (where it should go)."""
+        ...
+
+    def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
+        """Instance mask of a view and the name of each id (0 is background)."""
+        ...
+
+    def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """One frame of a view at another size, for videos."""
+        ...
+
+    def close(self) -> None:
+        """Free the simulator and its GL context."""
+        ...

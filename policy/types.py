@@ -142,6 +142,8 @@ class Timing:
         visual_tokens: visual tokens in, over all views.
         kept_tokens: visual tokens that reached the last layer, over all views.
         dense_warmup: True when the pruner ran dense because its history was not filled yet.
+        sequence_tokens: length of the prefill sequence before the cut, text and all.
+        kept_sequence_tokens: the same after the cut; both 0 when a policy does not tell.
     """
 
     query_ms: float
@@ -149,6 +151,8 @@ class Timing:
     visual_tokens: int = 0
     kept_tokens: int = 0
     dense_warmup: bool = False
+    sequence_tokens: int = 0
+    kept_sequence_tokens: int = 0
 
 
 class Inference(NamedTuple):

@@ -1,0 +1,117 @@
+"""Max-min diversity: of the candidates, the `k` that lie farthest from one another.
+
+The max-min diversity problem on cosine distance `d(a, b) = 1 - cos(a, b)`, solved greedily: start
+with the candidate whose nearest other candidate is farthest away, then keep adding the candidate
+whose nearest *chosen* one is farthest away. Each round only lowers the distances with one row, so
+`k` of `c` candidates cost O(c k) after the distance matrix.
+
+Two formulations choose identical sets: numpy on the candidates alone (CPU), and torch with static
+shapes and no look at any value (accelerators, export). All ties go to the lowest index.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pruning.topk import host_array, on_host
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Float32, Int64
+    from torch import Tensor
+
+TINY = 1e-30
+"""Least squared norm: the cosine with an all-zero token is 0, not NaN."""
+
+
+def max_min(
+    features: Float[Tensor, "g n d"],
+    candidates: Bool[Tensor, "g n"],
+    k: int,
+    bf16: bool = False,
+) -> Int64[Tensor, "g k"]:
+    """Sorted indices of the `k` most diverse candidates of every group.
+
+    Exactly `k` candidates pass unfiltered. Every group must have at least `k`.
+
+    Args:
+        features: embeddings; distances are computed in fp32.
+        candidates: which tokens may be chosen.
+        k: tokens to choose.
+        bf16: round the distances to bfloat16, as VLA-Pruner's release does.
+    """
+    import torch
+
+    if bf16 or not on_host(features):
+        return greedy_static(distances(features, bf16), candidates, k)
+    # numpy reads the group's candidates alone: at half the tokens, a quarter of the matrix.
+    embeddings, masks = host_array(features), candidates.numpy()
+    kept = np.empty((len(masks), k), np.int64)
+    for group, mask in enumerate(masks):
+        pool = np.flatnonzero(mask)
+        if pool.size > k:
+            pool = pool[greedy(_distances(embeddings[group, pool]), k)]
+        kept[group] = pool
+    return torch.from_numpy(kept)
+
+
+def greedy(distance: Float32[np.ndarray, "c c"], k: int) -> list[np.int64]:
+    """Greedy max-min over one symmetric distance matrix: `k` positions, sorted. Eats the matrix."""
+    diagonal = distance.reshape(-1)[:: len(distance) + 1]
+    diagonal[:] = np.inf
+    first = distance.min(axis=0).argmax()
+    diagonal[:] = -np.inf  # a chosen one lowers itself to -inf: it is never chosen twice
+    nearest = distance[first].copy()
+    farthest, lower, chosen = nearest.argmax, np.minimum, [first]
+    for _ in range(k - 1):
+        token = farthest()
+        lower(nearest, distance[token], nearest)
+        chosen.append(token)
+    return sorted(chosen)
+
+
+def distances(features: Float[Tensor, "g n d"], bf16: bool = False) -> Float[Tensor, "g n n"]:
+    """Cosine distances in fp32, exactly symmetric.
+
+    The norms are folded in after the product, so that equal tokens tie exactly wherever the inner
+    products are exact; the upper triangle is mirrored, because a GEMM need not be symmetric.
+    """
+    import torch
+
+    values = features.float()
+    gram = values @ values.mT
+    gram = gram.triu() + gram.triu(1).mT
+    inverse = gram.diagonal(dim1=-2, dim2=-1).clamp_min(TINY).rsqrt()
+    cosine = gram * (inverse.unsqueeze(-1) * inverse.unsqueeze(-2))
+    if bf16:
+        return (1.0 - cosine.to(torch.bfloat16)).float()
+    return 1.0 - cosine
+
+
+def greedy_static(
+    distance: Float[Tensor, "g n n"], candidates: Bool[Tensor, "g n"], k: int
+) -> Int64[Tensor, "g k"]:
+    """Greedy max-min with static shapes and without a host synchronisation; see `max_min`."""
+    import torch
+
+    n = distance.shape[-1]
+    never, always = float("-inf"), float("inf")
+    itself = torch.eye(n, dtype=torch.bool, device=distance.device)
+    others = candidates.unsqueeze(1) & ~itself
+    nearest = distance.masked_fill(~others, always).amin(-1).masked_fill(~candidates, never)
+    distance = distance.masked_fill(itself, never)
+    chosen = [nearest.argmax(-1, keepdim=True)]
+    nearest = torch.full_like(nearest, always).masked_fill(~candidates, never)
+    for _ in range(k - 1):
+        row = chosen[-1].unsqueeze(-1).expand(-1, 1, n)
+        nearest = torch.minimum(nearest, distance.gather(1, row).squeeze(1))
+        chosen.append(nearest.argmax(-1, keepdim=True))
+    return torch.cat(chosen, -1).sort(-1).values
+
+
+def _distances(features: Float32[np.ndarray, "c d"]) -> Float32[np.ndarray, "c c"]:
+    gram = features @ features.T  # the same buffer twice: BLAS syrk, symmetric by construction
+    inverse = 1.0 / np.sqrt(np.maximum(gram.diagonal(), np.float32(TINY)))
+    gram *= np.multiply.outer(inverse, inverse)
+    return np.subtract(np.float32(1.0), gram, out=gram)

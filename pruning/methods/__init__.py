@@ -1,0 +1,1 @@
+"""One pruning method per file; `pruning.registry` knows them by name."""

@@ -1,7 +1,7 @@
 """The architecture of an OpenVLA-family checkpoint, resolved from its `config.json`.
 
-Follows the published layout (openvla/openvla, moojink/openvla-oft). `auto_map` is ignored: nothing
-that a checkpoint names is ever executed.
+Follows the published layout (openvla/openvla, moojink/openvla-oft); `config_file` reads and writes
+it. `auto_map` is ignored: nothing that a checkpoint names is ever executed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,21 @@ class OpenVLAConfig:
         centre_crop: crop to 90 % area at evaluation (policies trained with image augmentation).
         rate_hz: control rate the policy was trained at.
         cut_layer: full decoder layers before pruned ones, None for the family's rule.
+        bounds: statistics that span [-1, 1]: `q99` (q01 ... q99) or `minmax`.
+        eval_resize: frames of another size first go through JPEG and a Lanczos-3 resize, as in the
+            published evaluation pipelines.
+        prompt: `openvla`, or `v01` (Vicuna style, the first release).
+        empty_token_id: id that must end the prompt (29871 for Llama-2), None for none.
+        state_names: one name per proprioceptive value, with its unit.
+        action_names: one name per degree of freedom, with its unit.
+        execute: rows of a chunk to execute before the next query, None for all.
     """
 
     towers: tuple[TowerConfig, ...]
     text: TextConfig
     pad_to_multiple_of: int = 64
     n_action_bins: int = 256
-    resize: str = "resize-naive"
+    resize: Literal["resize-naive", "letterbox", "resize-crop"] = "resize-naive"
     decoding: Literal["autoregressive", "parallel"] = "autoregressive"
     head: Literal["discrete", "l1"] = "discrete"
     chunk: int = 1
@@ -120,6 +129,13 @@ class OpenVLAConfig:
     centre_crop: bool = False
     rate_hz: float = 5.0
     cut_layer: int | None = None
+    bounds: Literal["q99", "minmax"] = "q99"
+    eval_resize: bool = False
+    prompt: Literal["openvla", "v01"] = "openvla"
+    empty_token_id: int | None = None
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    execute: int | None = None
 
     @property
     def fused(self) -> bool:
@@ -140,3 +156,26 @@ class OpenVLAConfig:
     def action_vocab(self) -> int:
         """Vocabulary without padding: action token of bin d is `action_vocab - 1 - d`."""
         return self.text.vocab_size - self.pad_to_multiple_of
+
+    @property
+    def film(self) -> bool:
+        """Language modulates the vision towers."""
+        return any(tower.film for tower in self.towers)
+
+
+def load_config(folder: str | Path) -> OpenVLAConfig:
+    """Read a checkpoint folder's `config.json`; see `config_file.read_config`.
+
+    Raises:
+        CheckpointError: on a missing or malformed file, naming file and key.
+    """
+    from policy.openvla.config_file import read_config
+
+    return read_config(folder)
+
+
+def write_config(config: OpenVLAConfig, folder: str | Path) -> Path:
+    """Write `config.json` so that `load_config` gives `config` back; returns its path."""
+    from policy.openvla.config_file import write_config_file
+
+    return write_config_file(config, folder)

@@ -32,7 +32,7 @@ _TASKS = """
     cube cylinder bin plate block ball bowl cup mug box can bottle tray basket drawer door table
     object one all a an and it then of in into on onto at to from left right front back top bottom
     middle side corner edge next under over behind between near small large big
-""".split()
+"""
 _LETTERS = "etaoinshrdlcumwfgypbvkjxqzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?:;'\"-_()/&+%#*=@<>[]"
 _SUFFIXES = ("ing", "ed", "er", "es", "ly", "s")
 
@@ -42,7 +42,7 @@ _WORD_SCORE, _LETTER_SCORE, _NEVER_SCORE = -5.0, -10.0, -1e4
 def text_pieces() -> list[str]:
     """The text pieces in the order of their ids; the first one is the empty token, a bare space."""
     prompt = ["Out:" if word == "Out:" else SPACE + word for word in _PROMPT.split()]
-    words = [SPACE + word for word in _TASKS]
+    words = [SPACE + word for word in _TASKS.split()]
     pieces = list(dict.fromkeys([SPACE, *prompt, *words, *_SUFFIXES, *_LETTERS]))
     room = TEXT_VOCAB - EMPTY_TOKEN_ID
     if len(pieces) > room:
@@ -53,8 +53,8 @@ def text_pieces() -> list[str]:
 def vocabulary() -> list[tuple[str, float]]:
     """Pieces and log scores in the order of ids `0 ... ACTION_VOCAB - 1`.
 
-    Special, reserved and action pieces score so low that no text is ever split into them: spelling their
-    name out letter by letter is always the better path.
+    Special, reserved and action pieces score so low that no text is ever split into them: spelling
+    their name out letter by letter is always the better path.
     """
     vocab = [(name, _NEVER_SCORE) for name in SPECIALS]
     vocab += [(f"<0x{byte:02X}>", _NEVER_SCORE) for byte in range(256)]

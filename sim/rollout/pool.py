@@ -1,0 +1,155 @@
+"""The supervisor of episode workers: hands out jobs, watches for life, ends what is silent.
+
+All retrying is decided here, so it is the same whether a simulator or a whole worker was lost:
+once more, then the episode is an error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from contextlib import suppress
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING
+
+from sim.rollout.process import describe_exit, end, spawn
+from sim.rollout.types import Beat, Done, EpisodeRecord, Fatal, Job, Lost, RolloutError
+from sim.rollout.worker import serve_episodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Self
+
+    from sim.rollout.worker import WorkerSpec
+
+ATTEMPTS = 2
+ERRORS_IN_A_ROW = 8
+
+
+class Pool:
+    """Some episode workers. A context manager: leaving it ends every process, whatever happened.
+
+    Args:
+        spec: what the workers have in common.
+        workers: how many; about one per core.
+        listen: told of every query that is answered.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, workers: int, listen: Callable[[Beat], None] = lambda beat: None
+    ) -> None:
+        self._spec, self._listen = spec, listen
+        self._workers = [_Worker(spec) for _ in range(workers)]
+
+    def __enter__(self) -> Self:
+        """Nothing to do: what needs ending begins later."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End every process."""
+        for worker in self._workers:
+            worker.close()
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Done]:
+        """Run every job and give each result as it comes, in no particular order.
+
+        Raises:
+            RolloutError: when a worker says that no retry will help, or when so many episodes in a
+                row were lost that the simulator itself must be broken.
+        """
+        waiting, errors = deque(jobs), 0
+        while waiting or any(worker.job for worker in self._workers):
+            for worker in self._workers:
+                if worker.job is None and waiting:
+                    worker.give(waiting.popleft())
+            for worker in self._hear():
+                done = self._settle(worker, waiting)
+                if done is None:
+                    continue
+                errors = errors + 1 if done.record.outcome == "error" else 0
+                yield done
+                if errors >= ERRORS_IN_A_ROW:
+                    raise RolloutError(
+                        f"{errors} episodes in a row were lost, the last with: {done.record.error};"
+                        f" see {self._spec.log or 'stderr'}, then run `leanvla doctor`"
+                    )
+
+    def _hear(self) -> list[_Worker]:
+        """Wait until some worker spoke or some deadline passed."""
+        busy = [worker for worker in self._workers if worker.job]
+        patience = min(worker.deadline for worker in busy) - time.monotonic()
+        spoke = wait([worker.connection for worker in busy], timeout=max(0.0, patience))
+        now = time.monotonic()
+        return [worker for worker in busy if worker.connection in spoke or worker.deadline <= now]
+
+    def _settle(self, worker: _Worker, waiting: deque[Job]) -> Done | None:
+        job, message = worker.job, worker.listen()
+        if isinstance(message, Beat):
+            self._listen(message)
+            return None
+        worker.job = None
+        if isinstance(message, Fatal):
+            raise RolloutError(message.reason)
+        if isinstance(message, Done):
+            return message
+        if job.attempt + 1 < ATTEMPTS:
+            waiting.appendleft(_again(job))
+            return None
+        return Done(_error_record(job, message.reason))
+
+
+class _Worker:
+    """One worker process, restarted when it must be."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.job: Job | None = None
+        self.deadline = 0.0
+        self.connection = self._process = None
+        self._spec = spec
+
+    def give(self, job: Job) -> None:
+        if self._process is None:
+            self._process, self.connection = spawn(
+                serve_episodes, self._spec, threads=self._spec.threads, log=self._spec.log
+            )
+        self.job = job
+        self._touch()
+        with suppress(ConnectionError):  # it died while idle; listening tells, and we try again
+            self.connection.send(job)
+
+    def listen(self) -> Beat | Done | Lost | Fatal:
+        try:
+            if not self.connection.poll(0):
+                self.close()
+                return Lost(f"worker gave no sign of life in {self._spec.deadlines.silence:g} s")
+            message = self.connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join(1.0)
+            code = self._process.exitcode
+            self.close()
+            return Lost(f"worker {describe_exit(code)}")
+        self._touch()
+        return message
+
+    def close(self) -> None:
+        if self._process is not None:
+            end(self._process, self.connection)
+            self._process = self.connection = None
+
+    def _touch(self) -> None:
+        self.deadline = time.monotonic() + self._spec.deadlines.silence
+
+
+def _again(job: Job) -> Job:
+    return Job(job.cell, job.seed, job.swap, job.attempt + 1, job.film)
+
+
+def _error_record(job: Job, reason: str) -> EpisodeRecord:
+    return EpisodeRecord(
+        seed=job.seed,
+        method=job.cell.method,
+        keep=job.cell.keep,
+        outcome="error",
+        retries=job.attempt,
+        error=reason,
+    )

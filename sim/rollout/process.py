@@ -1,0 +1,115 @@
+"""Child processes that cannot hurt their parent: few threads, own output, certain death."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+_SPAWN = multiprocessing.get_context("spawn")
+_PR_SET_PDEATHSIG = 1
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def spawn(
+    target: Callable[..., None], *args: Any, threads: int, log: str | None
+) -> tuple[BaseProcess, Connection]:
+    """Start `target(connection, *args)` in a fresh interpreter.
+
+    Thread counts are read when numpy or torch is imported, so they must stand in the environment
+    before the child begins.
+
+    Args:
+        target: an importable function; its first argument is the child's end of the pipe.
+        args: the rest of its arguments.
+        threads: threads that numerical libraries may use in the child.
+        log: file that takes the child's stdout and stderr; None leaves both on stderr.
+    """
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_enter, args=(target, theirs, log, os.getpid(), args))
+    with _thread_limits(threads):
+        process.start()
+    theirs.close()
+    return process, ours
+
+
+def end(process: BaseProcess, connection: Connection) -> int | None:
+    """Kill a child and all that it started; returns the exit code it had before, if any."""
+    code = process.exitcode
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
+    connection.close()
+    return code
+
+
+def describe_exit(code: int | None) -> str:
+    """`was ended by SIGSEGV`, `exited with 3`, or what else is known."""
+    if code is None:
+        return "closed its pipe"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-code).name}"
+    return f"exited with {code}"
+
+
+def _enter(
+    target: Callable[..., None],
+    connection: Connection,
+    log: str | None,
+    parent: int,
+    args: tuple[Any, ...],
+) -> None:
+    os.setsid()  # a group of its own: Ctrl-C reaches only the supervisor, `end` reaches everything
+    _die_with(parent)
+    _redirect(log)
+    faulthandler.enable()
+    with contextlib.suppress(BrokenPipeError, EOFError, ConnectionResetError):
+        target(connection, *args)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel (Linux) to end this process with its parent, even in a hung GL call."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def _redirect(log: str | None) -> None:
+    """Keep stdout clean: it carries the parent's data, and simulators like to talk."""
+    if log is None:
+        os.dup2(2, 1)
+        return
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+@contextlib.contextmanager
+def _thread_limits(threads: int) -> Iterator[None]:
+    wanted = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"LP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

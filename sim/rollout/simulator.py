@@ -1,0 +1,234 @@
+"""A simulator in a process of its own, and the handle that never waits for it forever.
+
+One request carries a whole chunk of actions and brings back one observation, so a query costs one
+round trip. Whatever the simulator does (raises, hangs, segfaults in the GL driver), the handle
+raises `SimulatorLostError` within the deadline, and the next request starts a fresh simulator.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sim.rollout.factories import make_suite
+from sim.rollout.process import describe_exit, end, spawn
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from jaxtyping import Float32, UInt8
+    from numpy import ndarray
+
+    from policy.types import Observation
+    from sim.rollout.types import Deadlines, Source
+    from sim.suites.base import EpisodeStart, StepResult, Suite, SuiteSpec
+
+    Images = tuple[UInt8[ndarray, "size size 3"], ...]
+
+FILM_EVERY = 2  # control steps between recorded frames
+
+
+class SimulatorLostError(RuntimeError):
+    """The simulator hung, crashed or raised; the episode is lost, the next one need not be."""
+
+
+class SuiteUnavailableError(RuntimeError):
+    """The suite cannot be made at all: no retry mends that."""
+
+
+class Opening(NamedTuple):
+    """The beginning of an episode."""
+
+    start: EpisodeStart
+    observation: Observation
+    images: Images
+
+
+class Advance(NamedTuple):
+    """What a chunk of control steps led to.
+
+    Attributes:
+        steps: control steps executed; fewer than asked for when the task was solved.
+        observation: what is seen now; None once solved, when nobody will look.
+        film: recorded frames as (control steps into this chunk, one image per view).
+        thinking_ms: time the expert took for each step; empty for a policy's chunk.
+    """
+
+    steps: int
+    success: bool
+    wrong_object: bool
+    observation: Observation | None
+    film: list[tuple[int, Images]]
+    thinking_ms: list[float]
+
+
+class Simulator:
+    """Handle of one simulator process; starts it when first needed.
+
+    Args:
+        suite: what to simulate.
+        deadlines: how long to wait for the process to stand, and for an answer.
+        log: file that takes the simulator's own output.
+    """
+
+    def __init__(self, suite: Source, deadlines: Deadlines, log: str | None) -> None:
+        self._suite, self._deadlines, self._log = suite, deadlines, log
+        self._process = self._connection = None
+        self._spec: SuiteSpec | None = None
+
+    def start(self) -> None:
+        """Start the process, without waiting for it to stand."""
+        if self._process is None:
+            self._spec = None
+            self._process, self._connection = spawn(
+                serve_suite, self._suite, threads=1, log=self._log
+            )
+
+    @property
+    def spec(self) -> SuiteSpec:
+        """What the suite shows and takes; waits until it stands."""
+        self.start()
+        if self._spec is None:
+            self._spec = self._receive("start", self._deadlines.start)
+        return self._spec
+
+    def begin(self, seed: int, *, swap: bool, film: int | None) -> Opening:
+        """Reset to `seed` and look."""
+        return self._ask("begin", seed, swap, film)
+
+    def advance(self, actions: Float32[ndarray, "k dof"], film: int | None) -> Advance:
+        """Execute up to `k` control steps, then look."""
+        return self._ask("advance", actions, film)
+
+    def follow_expert(self, steps: int, film: int | None) -> Advance:
+        """Let the scripted expert act for up to `steps` control steps, then look."""
+        return self._ask("follow_expert", steps, film)
+
+    def close(self) -> None:
+        """End the process. Safe to call at any time, any number of times."""
+        if self._process is not None:
+            end(self._process, self._connection)
+            self._process = self._connection = None
+
+    def _ask(self, request: str, *args: Any) -> Any:
+        _ = self.spec  # it must stand before the shorter deadline of a request may count
+        try:
+            self._connection.send((request, args))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._lost(request) from None
+        return self._receive(request, self._deadlines.request)
+
+    def _receive(self, request: str, deadline_s: float) -> Any:
+        try:
+            if not self._connection.poll(deadline_s):
+                self.close()
+                raise SimulatorLostError(
+                    f"simulator gave no answer to `{request}` in {deadline_s:g} s"
+                )
+            kind, value = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._lost(request) from None
+        if kind == "answer":
+            return value
+        self.close()
+        if kind == "unavailable":
+            raise SuiteUnavailableError(value)
+        raise SimulatorLostError(f"simulator raised in `{request}`: {value}")
+
+    def _lost(self, request: str) -> SimulatorLostError:
+        self._process.join(1.0)  # the pipe closes a moment before the exit code is known
+        code = self._process.exitcode
+        self.close()
+        return SimulatorLostError(f"simulator {describe_exit(code)} during `{request}`")
+
+
+def serve_suite(connection: Connection, source: Source) -> None:
+    """Body of the simulator process: answer requests until the pipe closes."""
+    try:
+        suite = make_suite(source)
+    except Exception as error:
+        traceback.print_exc()
+        connection.send(("unavailable", f"suite {source.name!r} cannot start: {describe(error)}"))
+        return
+    desk = _Desk(suite)
+    connection.send(("answer", suite.spec))
+    try:
+        while True:
+            request, args = connection.recv()
+            connection.send(_answer(desk, request, args))
+    finally:
+        suite.close()
+
+
+def describe(error: BaseException) -> str:
+    """`ValueError: what it said`."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _answer(desk: _Desk, request: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        return "answer", getattr(desk, request)(*args)
+    except Exception as error:
+        traceback.print_exc()
+        return "error", describe(error)
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """The simulator's side of the requests of `Simulator`."""
+
+    suite: Suite
+
+    def begin(self, seed: int, swap: bool, film: int | None) -> Opening:
+        start = self.suite.reset(seed)
+        if swap:
+            self.suite.set_instruction(self.suite.alternative_instruction(seed))
+        return Opening(start, self.suite.observe(), self._look(film))
+
+    def advance(self, actions: Float32[ndarray, "k dof"], film: int | None) -> Advance:
+        walk = _Walk(self.suite, film)
+        for action in actions:
+            if walk.step(action):
+                break
+        return walk.arrive([])
+
+    def follow_expert(self, steps: int, film: int | None) -> Advance:
+        walk, thinking_ms = _Walk(self.suite, film), []
+        for _ in range(steps):
+            began = time.perf_counter()
+            action = self.suite.expert_action()
+            thinking_ms.append((time.perf_counter() - began) * 1e3)
+            if walk.step(action):
+                break
+        return walk.arrive(thinking_ms)
+
+    def _look(self, film: int | None) -> Images:
+        return _photograph(self.suite, film) if film else ()
+
+
+class _Walk:
+    """Some control steps in a row, with a frame now and then."""
+
+    def __init__(self, suite: Suite, film: int | None) -> None:
+        self._suite, self._size = suite, film
+        self._steps, self._film = 0, []
+        self._success = self._wrong = False
+
+    def step(self, action: Float32[ndarray, " dof"]) -> bool:
+        result: StepResult = self._suite.step(action)
+        self._steps += 1
+        self._success = bool(result.success)
+        self._wrong |= bool(result.wrong_object)
+        if self._size and (self._success or self._steps % FILM_EVERY == 0):
+            self._film.append((self._steps, _photograph(self._suite, self._size)))
+        return self._success
+
+    def arrive(self, thinking_ms: list[float]) -> Advance:
+        seen = None if self._success else self._suite.observe()
+        return Advance(self._steps, self._success, self._wrong, seen, self._film, thinking_ms)
+
+
+def _photograph(suite: Suite, size: int) -> Images:
+    return tuple(suite.render(view, size) for view in suite.spec.observation.views)

@@ -1,0 +1,85 @@
+"""An episode worker: the process of the policy, which owns one simulator process."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sim.rollout.episode import ExpertAgent, PolicyAgent, run_episode
+from sim.rollout.factories import make_policy
+from sim.rollout.simulator import Simulator, SimulatorLostError, SuiteUnavailableError, describe
+from sim.rollout.types import EXPERT, Cell, Deadlines, Done, Fatal, Job, Lost, Source
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from sim.rollout.episode import Agent
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What every worker of a run has in common.
+
+    Attributes:
+        suite: what to simulate.
+        policy: who acts; the name `expert` means the suite's scripted expert.
+        execute: control steps executed of each chunk; None leaves it to the policy.
+        threads: threads of the policy's process.
+        deadlines: how long silence is forgiven.
+        log: file that takes the workers' and simulators' own output; None means stderr.
+    """
+
+    suite: Source
+    policy: Source
+    execute: int | None = None
+    threads: int = 1
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    log: str | None = None
+
+
+def serve_episodes(connection: Connection, spec: WorkerSpec) -> None:
+    """Body of the worker process: run jobs until the pipe closes.
+
+    The simulator starts first and loads while the policy loads.
+    """
+    simulator = Simulator(spec.suite, spec.deadlines, spec.log)
+    agents: dict[Cell, Agent] = {}
+    try:
+        while True:
+            job = connection.recv()
+            simulator.start()
+            connection.send(_attempt(job, spec, agents, simulator, connection))
+    finally:
+        simulator.close()
+
+
+def _attempt(
+    job: Job,
+    spec: WorkerSpec,
+    agents: dict[Cell, Agent],
+    simulator: Simulator,
+    connection: Connection,
+) -> Done | Lost | Fatal:
+    try:
+        if job.cell not in agents:
+            agents[job.cell] = _make_agent(spec, job.cell)
+        return Done(*run_episode(job, agents[job.cell], simulator, connection.send))
+    except SimulatorLostError as error:
+        return Lost(str(error))
+    except SuiteUnavailableError as error:
+        return Fatal(str(error))
+    except ConnectionError:
+        os._exit(1)  # the supervisor is gone; nobody is left to tell
+    except Exception as error:  # the policy's own: the same would happen in the next episode
+        traceback.print_exc()
+        return Fatal(
+            f"policy {spec.policy.name!r} at {job.cell}, seed {job.seed}: {describe(error)}"
+        )
+
+
+def _make_agent(spec: WorkerSpec, cell: Cell) -> Agent:
+    if spec.policy.name == EXPERT:
+        return ExpertAgent()
+    return PolicyAgent(make_policy(spec.policy, cell), spec.execute)

@@ -1,4 +1,4 @@
-"""The files `{part}--{step}_checkpoint.{pt,safetensors}` that OpenVLA-OFT puts beside a checkpoint."""
+"""The files `{part}--{step}_checkpoint.*` that OpenVLA-OFT puts beside a checkpoint."""
 
 from __future__ import annotations
 

@@ -53,9 +53,14 @@ class Method:
         keep: tokens of each view that live: a ratio in (0, 1] or a count; 1.0 is the dense model.
         cut: full decoder layers before pruned ones; None for the released rule (`default_cut`).
 
+    A subclass says what it is in class attributes: its `name` and `paper`; what it `needs` of a
+    context (row kinds, `features`, `history`); whether its selection is `exportable` (static
+    shapes, no host synchronisation, no drawing); `profiles`, sets of fields for `make_method`; and
+    `row_stride`, a field where prompt rows are averaged and may be sampled.
+
     Raises:
         BudgetError: at construction, for a `keep` that no view can give.
-        MethodError: at construction, for an impossible `cut`.
+        MethodError: at construction, for an impossible `cut` or `row_stride`.
     """
 
     name: ClassVar[str] = ""
@@ -63,6 +68,7 @@ class Method:
     exportable: ClassVar[bool] = False
     profiles: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
+    row_stride = 1  # unannotated: becomes a field only in methods that average rows
 
     keep: Budget | float | int
     cut: int | None = None
@@ -73,6 +79,8 @@ class Method:
         whole = isinstance(self.cut, int) and not isinstance(self.cut, bool)
         if self.cut is not None and not (whole and self.cut >= 0):
             raise MethodError(f"cut is {self.cut!r}: give a number of full layers, or none")
+        if self.row_stride < 1:
+            raise MethodError(f"row_stride is {self.row_stride}: give 1 for every row")
 
     @property
     def budget(self) -> Budget:

@@ -82,7 +82,7 @@ def distances(features: Float[Tensor, "g n d"], bf16: bool = False) -> Float[Ten
     values = features.float()
     gram = values @ values.mT
     gram = gram.triu() + gram.triu(1).mT
-    inverse = gram.diagonal(dim1=-2, dim2=-1).clamp_min(TINY).rsqrt()
+    inverse = 1.0 / gram.diagonal(dim1=-2, dim2=-1).clamp_min(TINY).sqrt()
     cosine = gram * (inverse.unsqueeze(-1) * inverse.unsqueeze(-2))
     if bf16:
         return (1.0 - cosine.to(torch.bfloat16)).float()

@@ -54,6 +54,7 @@ class Pruner:
         cut: full decoder layers; the selection is gathered before layer `cut`.
         action_layer: layer whose action rows `finish` takes; None when nothing is remembered.
         rows: row kinds whose attention at layer `cut - 1` the context must carry.
+        row_stride: rows between two that are averaged; see `attention_rows`.
         calls: selections made.
         dense_warmup_calls: queries that ran dense to fill the history.
 
@@ -73,6 +74,7 @@ class Pruner:
                 "there: remember earlier queries instead, or use parallel decoding"
             )
         self.action_layer = self._action_layer(num_layers)
+        self.row_stride = method.row_stride
         self.max_gap_s = max_gap_s
         self.calls = 0
         self.dense_warmup_calls = 0

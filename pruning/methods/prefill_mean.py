@@ -19,12 +19,17 @@ class PrefillMean(Method):
     """Attention of all prompt and visual rows at the last full layer, mean over heads and rows.
 
     The semantic half of VLA-Pruner on its own: its ablation without action attention.
+
+    Attributes:
+        row_stride: average every so many rows only; 1 is the exact mean.
     """
 
     name: ClassVar[str] = "prefill_mean"
     paper: ClassVar[str] = "VLA-Pruner's vision-language score alone, arXiv 2511.16449"
     needs: ClassVar[frozenset[str]] = frozenset({"prefill"})
     exportable: ClassVar[bool] = True
+
+    row_stride: int = 1
 
     def score(self, ctx: PruneContext) -> Float[Tensor, "g n"]:
         """The mean row's attention."""

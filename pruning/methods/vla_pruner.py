@@ -54,6 +54,7 @@ class VLAPruner(Method):
             this query's own action rows (parallel decoding only).
         action_layer: layer whose action rows are remembered; none for 15 of 32, scaled.
         bf16: round forecast and distances to bfloat16, as the released code does; makes ties.
+        row_stride: average every so many semantic rows only; 1 is the exact mean.
     """
 
     name: ClassVar[str] = "vla_pruner"
@@ -77,6 +78,7 @@ class VLAPruner(Method):
     warmup: Literal["semantic", "dense", "current"] = "semantic"
     action_layer: int | None = None
     bf16: bool = False
+    row_stride: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,113 @@
+"""Attention that visual tokens receive, from the wanted rows only, beside a flash or SDPA decoder.
+
+No decoder layer ever returns its attention matrix: the wanted query rows are multiplied with the
+keys once more, in fp32, and reduced at once to one number per visual token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pruning.topk import on_host
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jaxtyping import Bool, Float, Int64
+    from torch import Tensor
+
+    Rows = slice | Int64[Tensor, " r"]
+
+THINNED = ("prefill", "text")
+"""Row kinds that a row stride samples; single rows and action rows are always read in full."""
+
+CACHE_LOGITS = 1 << 17
+"""fp32 logits that stay in a CPU core's second-level cache, 512 KiB."""
+
+
+def attention_rows(
+    q: Float[Tensor, "b h s dh"],
+    k: Float[Tensor, "b h_kv t dh"],
+    row_groups: Mapping[str, Rows],
+    columns: Rows,
+    *,
+    scale: float | None = None,
+    causal: bool = True,
+    key_mask: Bool[Tensor, "b t"] | None = None,
+    row_stride: int = 1,
+) -> dict[str, Float[Tensor, "b n"]]:
+    """Mean over heads and rows of the softmax attention probability, at the wanted columns.
+
+    The softmax runs over all keys that a row sees; only its value at `columns` is reported, never
+    renormalised. Head `i` reads key head `i // (h / h_kv)` (grouped-query attention).
+
+    Args:
+        q: queries after RoPE; row `i` is at position `i + t - s`.
+        k: keys after RoPE, position 0 first.
+        row_groups: query rows by kind, each averaged on its own.
+        columns: keys to report, usually the visual span.
+        scale: factor of the logits; `dh ** -0.5` by default.
+        causal: rows see keys up to their own position only.
+        key_mask: False at padding keys, which no row sees; a wanted row must see some key.
+        row_stride: sample every so many rows of `prefill` and `text`; 1 is the exact mean.
+
+    Raises:
+        ValueError: when the heads do not divide, or the stride is below 1.
+    """
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads")
+    if row_stride < 1:
+        raise ValueError(f"row_stride is {row_stride}: give 1 for every row")
+    q = q.detach() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    positions = _positions(q, k)
+    means = {}
+    for kind, rows in row_groups.items():
+        thin = slice(None, None, row_stride if kind in THINNED else 1)
+        bias = _bias(positions[rows][thin] if causal else None, k, key_mask)
+        means[kind] = _column_mean(q[:, :, rows][:, :, thin], k.detach(), columns, bias)
+    return means
+
+
+def _positions(q: Tensor, k: Tensor) -> Int64[Tensor, " s"]:
+    import torch
+
+    return torch.arange(k.shape[2] - q.shape[2], k.shape[2], device=q.device)
+
+
+def _bias(
+    positions: Int64[Tensor, " r"] | None, k: Tensor, key_mask: Bool[Tensor, "b t"] | None
+) -> Float[Tensor, "#b 1 1 #r t"] | None:
+    """Minus infinity where a row must not look, else 0; None when every row sees every key."""
+    import torch
+
+    hidden = None
+    if positions is not None:
+        keys = torch.arange(k.shape[2], device=k.device)
+        hidden = (keys > positions.unsqueeze(-1)).unsqueeze(0)
+    if key_mask is not None:
+        padding = ~key_mask.unsqueeze(1)
+        hidden = padding if hidden is None else hidden | padding
+    if hidden is None:
+        return None
+    zero = torch.zeros((), device=k.device)
+    return zero.masked_fill(hidden, float("-inf"))[:, None, None]
+
+
+def _column_mean(
+    q: Float[Tensor, "b h r dh"],
+    k: Float[Tensor, "b h_kv t dh"],
+    columns: Rows,
+    bias: Float[Tensor, "#b 1 1 #r t"] | None,
+) -> Float[Tensor, "b n"]:
+    heads, shared = q.shape[1], q.shape[1] // k.shape[1]
+    # On a CPU one key head at a time keeps large logits in the core's cache.
+    large = q.shape[1] * q.shape[2] * k.shape[2] > CACHE_LOGITS
+    step = 1 if large and on_host(q) else k.shape[1]
+    total = 0.0
+    for first in range(0, k.shape[1], step):
+        queries = q[:, first * shared : (first + step) * shared].unflatten(1, (-1, shared))
+        logits = queries.float() @ k[:, first : first + step].float().mT.unsqueeze(2)
+        if bias is not None:
+            logits += bias
+        total = total + logits.softmax(-1)[..., columns].sum((1, 2, 3))
+    return total / (heads * q.shape[2])

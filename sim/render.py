@@ -1,0 +1,205 @@
+"""Software rendering that is fast enough: GL backend, named profiles, decimated visual meshes.
+
+On a machine without a GPU a frame costs what its vertices cost: a Panda's visual meshes have 168 k
+faces, and a 96 x 96 picture shows none of them. `lowpoly` swaps them for decimated copies. A profile
+is always named and recorded with results; `default` leaves the simulator's own quality alone.
+
+Nothing here imports mujoco before `setup_gl` has chosen the backend.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Int32, UInt8
+
+BACKENDS = ("egl", "osmesa")
+APT_PACKAGES = "libegl1 libegl-mesa0 libosmesa6 libgl1-mesa-dri"
+_CACHE_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class RenderProfile:
+    """How much the renderer may leave out.
+
+    Attributes:
+        name: name on the command line and in results.
+        offsamples: multisampling of the offscreen buffer; None keeps the model's own.
+        effects: draw shadows, reflections, skybox and haze.
+        max_faces: visual meshes are decimated to at most so many faces; None keeps them.
+    """
+
+    name: str
+    offsamples: int | None
+    effects: bool
+    max_faces: int | None
+
+
+PROFILES = {
+    "default": RenderProfile("default", None, True, None),
+    "fast": RenderProfile("fast", 0, False, None),
+    "lowpoly": RenderProfile("lowpoly", 0, False, 250),
+}
+
+
+def get_profile(name: str) -> RenderProfile:
+    """The profile called `name`.
+
+    Raises:
+        ValueError: when there is none; the message lists the valid names.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"unknown render profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def setup_gl() -> str:
+    """Choose MuJoCo's GL backend for this process, before mujoco is imported, and return its name.
+
+    `MUJOCO_GL` wins when set; otherwise EGL, then OSMesa, whichever library is installed. One
+    rasteriser thread per process: workers already use all the cores.
+    """
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    if not os.environ.get("MUJOCO_GL"):
+        found = [b for b, lib in zip(BACKENDS, ("EGL", "OSMesa"), strict=True) if _has_library(lib)]
+        os.environ["MUJOCO_GL"] = found[0] if found else BACKENDS[0]
+    os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+    return os.environ["MUJOCO_GL"]
+
+
+def _has_library(name: str) -> bool:
+    return ctypes.util.find_library(name) is not None
+
+
+class FrameRenderer:
+    """Renders named cameras of one model at any size; one GL context per size, made on first use.
+
+    Args:
+        model: a `mujoco.MjModel`; its quality settings are edited to match the profile.
+        profile: what to leave out.
+    """
+
+    def __init__(self, model: Any, profile: RenderProfile) -> None:
+        import mujoco
+
+        self._mujoco, self._model, self._profile = mujoco, model, profile
+        self._renderers: dict[int, Any] = {}
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[:] = [0, 1, 0, 0, 0, 0]
+        self._option.sitegroup[:] = 0
+        if profile.offsamples is not None:
+            model.vis.quality.offsamples = profile.offsamples
+        if not profile.effects:
+            model.vis.quality.shadowsize = 0
+
+    def frame(self, data: Any, camera: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """One upright RGB frame."""
+        renderer = self._at(size)
+        self._update(renderer, data, camera)
+        return renderer.render()
+
+    def geoms(self, data: Any, camera: str, size: int) -> Int32[np.ndarray, "size size"]:
+        """Geom id of every pixel, -1 for the background."""
+        renderer = self._at(size)
+        renderer.enable_segmentation_rendering()
+        try:
+            self._update(renderer, data, camera)
+            ids = renderer.render()
+        finally:
+            renderer.disable_segmentation_rendering()
+        is_geom = ids[..., 1] == self._mujoco.mjtObj.mjOBJ_GEOM
+        return (ids[..., 0] * is_geom - (~is_geom)).astype("int32")
+
+    def close(self) -> None:
+        """Free every GL context."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _at(self, size: int) -> Any:
+        if size not in self._renderers:
+            # The offscreen buffer is cleared whole for each frame, so it is made no larger than asked.
+            self._model.vis.global_.offwidth = self._model.vis.global_.offheight = size
+            self._renderers[size] = self._mujoco.Renderer(self._model, size, size, max_geom=400)
+        return self._renderers[size]
+
+    def _update(self, renderer: Any, data: Any, camera: str) -> None:
+        renderer.update_scene(data, camera=camera, scene_option=self._option)
+        if not self._profile.effects:
+            flags, names = renderer.scene.flags, self._mujoco.mjtRndFlag
+            for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
+                flags[getattr(names, f"mjRND_{flag}")] = 0
+
+
+def cache_dir() -> Path:
+    """Where derived assets are kept: `$LEANVLA_CACHE`, or `~/.cache/leanvla`."""
+    return Path(os.environ.get("LEANVLA_CACHE") or Path.home() / ".cache" / "leanvla")
+
+
+def decimate_xml(xml: str, max_faces: int) -> str:
+    """Point the visual meshes of an MJCF document at decimated copies in the cache.
+
+    Collision meshes stay as they are, so physics does not change. Textured meshes are left alone:
+    decimation tears texture seams.
+
+    Args:
+        xml: MJCF text whose mesh files are absolute paths.
+        max_faces: largest number of faces of a mesh.
+    """
+    root = ET.fromstring(xml)
+    visual, solid = set(), set()
+    for geom in root.iter("geom"):
+        passive = geom.get("contype") == "0" and geom.get("conaffinity") == "0"
+        (visual if passive else solid).add(geom.get("mesh"))
+    for mesh in root.iter("mesh"):
+        path = Path(mesh.get("file") or "")
+        if mesh.get("name") in visual - solid and path.suffix in (".obj", ".stl"):
+            mesh.set("file", str(decimated(path, max_faces)))
+    return ET.tostring(root, encoding="unicode")
+
+
+def decimated(path: Path, max_faces: int) -> Path:
+    """The cached decimated copy of a mesh, made when missing; the mesh itself when small enough."""
+    content = path.read_bytes()
+    key = hashlib.sha256(f"{_CACHE_VERSION}:{max_faces}:".encode() + content).hexdigest()[:32]
+    target = cache_dir() / "meshes" / f"{key}.stl"
+    if not target.exists():
+        _write_atomically(target, _simplify(path, max_faces))
+    return target
+
+
+def _simplify(path: Path, max_faces: int) -> bytes:
+    import fast_simplification
+    import trimesh
+
+    mesh = trimesh.load(path, force="mesh", process=False)
+    mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
+    for shape in (mesh, mesh.convex_hull):
+        mesh = shape
+        if len(mesh.faces) > max_faces:
+            points, faces = fast_simplification.simplify(
+                mesh.vertices, mesh.faces, target_count=max_faces, agg=7
+            )
+            mesh = trimesh.Trimesh(points, faces, process=False)
+        # Many loose shells cannot be merged below their count; their hull can.
+        if len(mesh.faces) <= 2 * max_faces:
+            break
+    return mesh.export(file_type="stl")
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        file.write(content)
+    os.replace(file.name, target)

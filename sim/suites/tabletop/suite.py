@@ -1,0 +1,215 @@
+"""`tabletop`: language-conditioned tasks on robosuite's Panda, with physics and rendering apart."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import mujoco
+import numpy as np
+
+from policy.types import ActionSpec, Observation, ObservationSpec
+from sim.render import FrameRenderer, decimate_xml, get_profile
+from sim.suites.base import EpisodeStart, StepResult, SuiteSpec
+from sim.suites.tabletop.control import Controller
+from sim.suites.tabletop.expert import PUSH_FAR, expert_action
+from sim.suites.tabletop.layout import ARM_POSE, sample_layout
+from sim.suites.tabletop.scene import TabletopEnv, apply_layout
+from sim.suites.tabletop.state import Probe
+from sim.suites.tabletop.tasks import (
+    SIDES,
+    is_success,
+    is_wrong_object,
+    receptacle_of,
+    task_of_seed,
+    tasks_of,
+)
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32, Float64, Int32, UInt8
+
+    from sim.suites.tabletop.state import Snapshot
+    from sim.suites.tabletop.tasks import Task
+
+VIEWS = ("agentview", "robot0_eye_in_hand")
+RATE_HZ = 20.0
+HORIZON = 8
+MAX_STEPS = 180
+_STATE_NAMES = (
+    "eef_x [m]",
+    "eef_y [m]",
+    "eef_z [m]",
+    "eef_ax [rad]",
+    "eef_ay [rad]",
+    "eef_az [rad]",
+    "gripper_left [m]",
+    "gripper_right [m]",
+)
+_ACTION_NAMES = (
+    "dx [0.05 m]",
+    "dy [0.05 m]",
+    "dz [0.05 m]",
+    "droll [0.5 rad]",
+    "dpitch [0.5 rad]",
+    "dyaw [0.5 rad]",
+    "gripper [-1..1]",
+)
+
+
+class Tabletop:
+    """The suite. One compiled model; a reset edits it in place and takes a few milliseconds.
+
+    Args:
+        render_profile: `lowpoly` (the default here), `fast` or `default`.
+        view_size: side of the square frames that `observe` gives, px.
+
+    Raises:
+        ValueError: on an unknown render profile.
+    """
+
+    def __init__(self, render_profile: str | None = None, view_size: int = 96) -> None:
+        profile = get_profile(render_profile or "lowpoly")
+        faces = profile.max_faces
+        self._env = TabletopEnv(partial(decimate_xml, max_faces=faces) if faces else None)
+        self._env.reset()
+        self._model, self._data = self._env.sim.model._model, self._env.sim.data._data
+        self._controller = Controller(self._env)
+        self._substeps = round(1.0 / RATE_HZ / self._model.opt.timestep)
+        self._renderer = FrameRenderer(self._model, profile)
+        self._view_size = view_size
+        self._probe = Probe(self._model)
+        self._upright = self._upright_hand()
+        self._episode = -1
+        self.spec = SuiteSpec(
+            name="tabletop",
+            observation=ObservationSpec(VIEWS, _STATE_NAMES),
+            action=ActionSpec(_ACTION_NAMES, HORIZON, RATE_HZ),
+            max_steps=MAX_STEPS,
+            render_profile=profile.name,
+        )
+        self.reset(0)
+
+    def reset(self, seed: int) -> EpisodeStart:
+        """Lay out the scene of `seed`: task, poses, colours, light."""
+        self._task: Task = task_of_seed(seed)
+        self._layout = sample_layout(np.random.default_rng(seed), self._task)
+        self._instruction = self._task.instruction
+        self._episode += 1
+        self._steps = 0
+        mujoco.mj_resetData(self._model, self._data)
+        apply_layout(self._model, self._data, self._layout)
+        self._controller.reset(self._layout.arm)
+        mujoco.mj_forward(self._model, self._data)
+        body = self._probe.body
+        self._start = {c: self._data.xpos[body[c]].copy() for c in self._layout.movables}
+        return EpisodeStart(self._task.family, self._instruction, self._hash())
+
+    def set_instruction(self, instruction: str) -> None:
+        """Say something else to the policy; success still judges the task of the reset."""
+        self._instruction = instruction
+
+    def alternative_instruction(self, seed: int) -> str:
+        """Another instruction that is valid in this scene and asks for something else."""
+        things = [(colour, m.shape) for colour, m in self._layout.movables.items()]
+        others = [t for t in tasks_of(things) if t.instruction != self._task.instruction]
+        return others[np.random.default_rng(seed).integers(len(others))].instruction
+
+    def observe(self) -> Observation:
+        """Render all views and read proprioception."""
+        frames = tuple(self._renderer.frame(self._data, v, self._view_size) for v in VIEWS)
+        return Observation(
+            frames, self.proprioception(), self._instruction, self._steps / RATE_HZ, self._episode
+        )
+
+    def proprioception(self) -> Float32[np.ndarray, " 8"]:
+        """Hand position [m], hand orientation as axis times angle [rad], finger positions [m]."""
+        quat, vector = np.zeros(4), np.zeros(3)
+        mujoco.mju_mat2Quat(quat, self._data.site_xmat[self._probe.eef])
+        mujoco.mju_quat2Vel(vector, quat if quat[1] >= 0 else -quat, 1.0)
+        fingers = self._data.qpos[self._probe.fingers]
+        return np.concatenate([self._data.site_xpos[self._probe.eef], vector, fingers]).astype("f4")
+
+    def step(self, action: Float32[np.ndarray, " 7"]) -> StepResult:
+        """Advance one control step of 50 ms. Renders nothing.
+
+        Args:
+            action: one row of the suite's `ActionSpec`; values outside [-1, 1] are clipped.
+        """
+        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self._controller.set_goal(action)
+        for _ in range(self._substeps):
+            self._controller.apply()
+            mujoco.mj_step2(self._model, self._data)
+            mujoco.mj_step1(self._model, self._data)
+        self._steps += 1
+        s = self.snapshot()
+        return StepResult(is_success(self._task, s), is_wrong_object(self._task, s))
+
+    def expert_action(self) -> Float32[np.ndarray, " 7"]:
+        """The scripted expert's action in the present state; it recovers from slips."""
+        return expert_action(self._task, self.snapshot(), self._upright)
+
+    def snapshot(self) -> Snapshot:
+        """What the judge and the expert read of the present state."""
+        return self._probe.read(self._data, self._layout, self._start)
+
+    def grounding(self) -> dict[str, Float32[np.ndarray, " 3"]]:
+        """World positions, metres, of `target` and, unless the task is `pick`, of `goal`."""
+        points = {"target": self._data.xpos[self._probe.body[self._task.colour]]}
+        receptacle = receptacle_of(self._task)
+        if receptacle is not None:
+            points["goal"] = self._data.xpos[self._probe.body[receptacle]]
+        elif self._task.goal in SIDES:
+            shove = (0.0, SIDES[self._task.goal] * PUSH_FAR, 0.0)
+            points["goal"] = self._start[self._task.colour] + shove
+        return {name: point.astype(np.float32) for name, point in points.items()}
+
+    def project(
+        self, points: Float32[np.ndarray, "k 3"], view: str
+    ) -> tuple[Float32[np.ndarray, "k 2"], Bool[np.ndarray, " k"]]:
+        """Where world points appear in a view.
+
+        Args:
+            points: world positions, m.
+            view: camera name.
+
+        Returns:
+            (u, v) per point, from (0, 0) at the top left to (1, 1) at the bottom right, and whether
+            the point lies in front of the camera and inside the frame (it may still be occluded).
+        """
+        camera = self._data.camera(view)
+        local = (np.asarray(points, np.float64) - camera.xpos) @ camera.xmat.reshape(3, 3)
+        depth = np.maximum(-local[:, 2], 1e-6)
+        scale = 0.5 / np.tan(np.radians(self._model.camera(view).fovy[0]) / 2)
+        uv = 0.5 + scale * local[:, :2] * (1.0, -1.0) / depth[:, None]
+        inside = (local[:, 2] < 0) & (uv >= 0).all(1) & (uv <= 1).all(1)
+        return uv.astype(np.float32), inside
+
+    def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
+        """Instance mask of a view and the name of each id (0 is background)."""
+        geoms = self._renderer.geoms(self._data, view, self._view_size)
+        instance, names = self._probe.instances(self._layout)
+        return np.append(instance, 0).astype(np.int32)[geoms], names
+
+    def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+        """One frame of a view at another size, for videos."""
+        return self._renderer.frame(self._data, view, size)
+
+    def close(self) -> None:
+        """Free the simulator and its GL contexts."""
+        self._renderer.close()
+        self._env.close()
+
+    def _upright_hand(self) -> Float64[np.ndarray, "3 3"]:
+        """The hand's orientation at the nominal arm pose."""
+        for index, angle in enumerate(ARM_POSE, start=1):
+            self._data.joint(f"robot0_joint{index}").qpos[:] = angle
+        mujoco.mj_forward(self._model, self._data)
+        return self._data.site_xmat[self._probe.eef].reshape(3, 3).copy()
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(repr((self._layout, self._instruction)).encode())
+        for state in (self._data.qpos, self._data.qvel):
+            digest.update(state.tobytes())
+        return digest.hexdigest()

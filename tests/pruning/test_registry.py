@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+
+from leanvla.commands.methods import Methods, run
+from pruning.base import NEEDS, Method, MethodError
+from pruning.bench import SHAPES, measure
+from pruning.cards import describe
+from pruning.registry import METHODS, all_methods, find_method, make_method
+
+
+@dataclass(frozen=True)
+class Guest(Method):
+    """A method of another package."""
+
+    name: ClassVar[str] = "guest"
+
+
+def plug(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    point = EntryPoint("guest", target, "leanvla.pruning")
+    monkeypatch.setattr("pruning.registry.entry_points", lambda group: [point])
+    monkeypatch.setitem(sys.modules, "pruning.guest_under_test", sys.modules[__name__])
+
+
+def test_unknown_names_list_the_valid_ones_and_the_nearest() -> None:
+    with pytest.raises(MethodError, match=r"choose from dense, .*did you mean 'vla_pruner'"):
+        make_method("vla-pruner", keep=0.5)
+    with pytest.raises(MethodError, match=r"unknown field of fastv 'kep'.*did you mean 'keep'"):
+        make_method("fastv", kep=0.5)
+    with pytest.raises(MethodError, match=r"choose from paper, release, release_oft"):
+        make_method("vla_pruner", keep=0.5, compat="relase")
+    with pytest.raises(MethodError, match="choose from none"):
+        make_method("fastv", keep=0.5, compat="release")
+    with pytest.raises(MethodError, match="needs keep"):
+        make_method("fastv")
+
+
+def test_names_files_and_classes_agree() -> None:
+    for name, kind in METHODS.items():
+        assert kind.__module__ == f"pruning.methods.{name}"
+        assert kind.__name__.lower() == name.replace("_", "")
+        assert kind.paper
+        assert kind(keep=1.0).needs <= NEEDS
+
+
+def test_methods_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug(monkeypatch, "pruning.guest_under_test:Guest")
+    assert find_method("guest") is Guest
+    assert list(all_methods()) == [*METHODS, "guest"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("pruning.guest_under_test:Absent", "Absent"),
+        ("no_such_package:Guest", "no_such_package"),
+        ("pruning.guest_under_test:plug", "not a Method class"),
+    ],
+)
+def test_broken_plugins_are_named(
+    monkeypatch: pytest.MonkeyPatch, target: str, message: str
+) -> None:
+    plug(monkeypatch, target)
+    with pytest.raises(MethodError, match=message):
+        find_method("guest")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_field_is_documented(name: str) -> None:
+    card = describe(METHODS[name])
+    assert all(field.doc for field in card.fields), card.fields
+    assert [f.name for f in card.fields][:2] == ["keep", "cut"]
+    assert card.summary.endswith(".")
+
+
+def test_listing_as_json_and_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Methods(json=True)) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [m["name"] for m in listed["methods"]] == list(METHODS)
+    assert listed["methods"][-1]["needs"] == ["features", "history", "prefill"]
+    assert run(Methods()) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in METHODS)
+    assert "2511.16449" in table
+
+
+def test_listing_and_history_do_not_import_torch() -> None:
+    code = (
+        "import sys, pruning.runtime, pruning.history, leanvla.commands.methods as m; "
+        "m.run(m.Methods(json=True)); sys.exit('torch' in sys.modules or 'policy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_selection_times_cover_every_method() -> None:
+    rows = measure(SHAPES[0], rounds=2)
+    assert {row.method for row in rows} == {*METHODS, "vla_pruner (release)"}
+    assert all(0 < row.best_us <= row.p50_us for row in rows)

@@ -1,0 +1,1 @@
+"""Learning a small OpenVLA-format policy from demonstrations. Needs torch; never imported to act."""

@@ -1,0 +1,292 @@
+"""The training loop: one process per core, gradients averaged, weights carried from stage to stage.
+
+bfloat16 through autocast, Muon on the matrices of blocks and layers, AdamW elsewhere, an
+exponential average of the weights as the result. Runs the same on a CPU and on one GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed
+
+from policy.openvla.attention import plain_attention
+from policy.training.data import Batch, Sampler
+from policy.training.objective import Losses, TrainingNet
+from policy.training.resize import resize_patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from policy.openvla.config import OpenVLAConfig
+    from policy.training.data import TrainingData
+    from policy.training.recipe import Recipe, Stage
+
+REPORT_EVERY = 50
+SAVE_EVERY_S = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        config: the policy to make.
+        recipe: how.
+        out: folder for `weights.safetensors` (averaged), `raw.safetensors`, `log.jsonl`.
+        workers: processes; 1 on a GPU.
+        seed: of initial weights and sampling.
+        init: weights to start from instead of random ones, training heads included when present.
+        compile: fuse the network with torch.compile (needs a C++ compiler on a CPU).
+        device: `cpu` or `cuda`.
+    """
+
+    config: OpenVLAConfig
+    recipe: Recipe
+    out: Path
+    workers: int = 1
+    seed: int = 0
+    init: Path | None = None
+    compile: bool = True
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported while training."""
+
+    stage: int
+    stages: int
+    samples: int
+    of: int
+    samples_per_s: float
+    action: float
+    grounding: float
+    position: float
+
+
+def fit(job: Job, data: TrainingData, report: Callable[[Progress], None]) -> Path:
+    """Train and return the path of the averaged weights.
+
+    The workers are forked, so that all of them read one copy of the frames.
+    """
+    job.out.mkdir(parents=True, exist_ok=True)
+    if job.workers == 1:
+        _work(0, job, data, None, report)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            meeting = f"file://{folder}/meet"
+            torch.multiprocessing.start_processes(
+                _work, (job, data, meeting, report), job.workers, start_method="fork"
+            )
+    return job.out / "weights.safetensors"
+
+
+def _work(
+    rank: int,
+    job: Job,
+    data: TrainingData,
+    meeting: str | None,
+    report: Callable[[Progress], None],
+) -> None:
+    torch.set_num_threads(1)
+    if meeting is not None:
+        distributed.init_process_group(
+            "gloo", init_method=meeting, rank=rank, world_size=job.workers
+        )
+    torch.manual_seed(job.seed)
+    carried = load_file(job.init) if job.init else None
+    for number, stage in enumerate(job.recipe.stages):
+        trainer = Trainer(job, stage, carried)
+        sampler = Sampler(
+            data,
+            batch=stage.batch,
+            chunk=job.config.chunk,
+            seed=job.seed * 1000 + number * 100 + rank,
+        )
+        carried = trainer.run(sampler, number, rank, report)
+    if meeting is not None:
+        distributed.destroy_process_group()
+
+
+class Trainer:
+    """One stage: a network of the stage's shapes, its optimisers, its averaged weights."""
+
+    def __init__(self, job: Job, stage: Stage, carried: dict[str, Tensor] | None) -> None:
+        self.job, self.stage = job, stage
+        final = job.config.towers[0]
+        tower = replace(final, patch_size=stage.patch)
+        self.net = TrainingNet(replace(job.config, towers=(tower,)), final.grid)
+        if carried is not None:
+            self.net.load_state_dict(_carry(carried, tower.patch_size, tower.grid))
+        else:
+            initialise(self.net)
+        self.net.to(job.device)
+        self.average = [p.detach().clone() for p in self.net.parameters()]
+        self.forward = torch.compile(self.net, dynamic=False) if job.compile else self.net
+        self.optimizers = make_optimizers(self.net, stage.learning_rate, job.recipe.weight_decay)
+        self.steps = math.ceil(stage.samples / (stage.batch * job.workers))
+
+    def run(
+        self, sampler: Sampler, number: int, rank: int, report: Callable[[Progress], None]
+    ) -> dict[str, Tensor]:
+        """Train the stage; returns the raw weights for the next one."""
+        job = self.job
+        plain = plain_attention() if job.device == "cpu" else contextlib.nullcontext()
+        meter = Meter(job, number, self.stage)
+        rows = np.random.default_rng(job.seed + 17 * number)
+        saved = time.monotonic()
+        with plain:
+            for step in range(self.steps):
+                losses = self.step(step, sampler.draw(), self._rows(rows))
+                if rank == 0:
+                    meter.add(step, losses, report)
+                    if time.monotonic() - saved > SAVE_EVERY_S:
+                        self.save()
+                        saved = time.monotonic()
+        if rank == 0:
+            self.save()
+        return _state(self.net)
+
+    def step(self, step: int, batch: Batch, rows: Tensor) -> Losses:
+        """One optimiser step over all workers."""
+        job, recipe = self.job, self.job.recipe
+        tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(job.device) for a in batch]
+        tensors[3] = tensors[3][:, rows]
+        with torch.autocast(job.device, torch.bfloat16):
+            losses = self.forward(
+                *tensors, rows.to(job.device), self.stage.pool, recipe.label_sigma_bins
+            )
+        self.net.total(losses, recipe).backward()
+        if job.workers > 1:
+            _average_gradients(self.net, job.workers)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        scale = self._schedule(step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        decay = min(recipe.ema, (step + 1) / (step + 10))
+        torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - decay)
+        return Losses(*(loss.detach() for loss in losses))
+
+    def save(self) -> None:
+        """Write averaged and raw weights, each whole or not at all."""
+        raw = _state(self.net)
+        names = [name for name, _ in self.net.named_parameters()]
+        averaged = raw | dict(zip(names, (p.cpu() for p in self.average), strict=True))
+        for name, state in (("weights", averaged), ("raw", raw)):
+            partial = self.job.out / f"{name}.partial"
+            save_file({k: v.contiguous() for k, v in state.items()}, partial)
+            os.replace(partial, self.job.out / f"{name}.safetensors")
+
+    def _rows(self, rng: np.random.Generator) -> Tensor:
+        chunk = self.job.config.chunk
+        return torch.from_numpy(np.sort(rng.choice(chunk, self.stage.rows, replace=False)))
+
+    def _schedule(self, step: int) -> float:
+        warm = min(1.0, (step + 1) / self.job.recipe.warmup_steps)
+        fall = self.steps * self.stage.final
+        return warm * min(1.0, (self.steps - step) / fall) if fall else warm
+
+
+class Meter:
+    """Running means of the losses, reported and logged."""
+
+    def __init__(self, job: Job, number: int, stage: Stage) -> None:
+        self.job, self.number, self.stage = job, number, stage
+        self.sums = torch.zeros(3)
+        self.count = 0
+        self.since = time.monotonic()
+
+    def add(self, step: int, losses: Losses, report: Callable[[Progress], None]) -> None:
+        """Take one step's losses in; report every so many steps."""
+        self.sums += torch.stack(losses).float().cpu()
+        self.count += 1
+        if self.count < REPORT_EVERY:
+            return
+        per_step = self.stage.batch * self.job.workers
+        now = time.monotonic()
+        mean = (self.sums / self.count).tolist()
+        progress = Progress(
+            self.number + 1,
+            len(self.job.recipe.stages),
+            (step + 1) * per_step,
+            self.stage.samples,
+            self.count * per_step / (now - self.since),
+            *mean,
+        )
+        with (self.job.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps(progress.__dict__) + "\n")
+        report(progress)
+        self.sums.zero_()
+        self.count, self.since = 0, now
+
+
+def initialise(net: TrainingNet) -> None:
+    """Initial values where torch's defaults hurt: quiet FiLM, moderate embeddings."""
+    torch.nn.init.normal_(net.model.language_model.model.embed_tokens.weight, std=0.5)
+    for block in net.model.vision_backbone.featurizer.blocks:
+        for layer in (block.scale, block.shift):
+            if layer is not None:
+                torch.nn.init.normal_(layer.weight, std=0.02)
+                torch.nn.init.zeros_(layer.bias)
+
+
+def make_optimizers(
+    net: TrainingNet, learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks and layers, AdamW for everything else."""
+    matrices, others = [], []
+    for name, parameter in net.named_parameters():
+        inner = parameter.ndim == 2 and (".blocks." in name or ".layers." in name)
+        inner = inner and ".scale." not in name and ".shift." not in name
+        (matrices if inner else others).append(parameter)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(
+            matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def _average_gradients(net: TrainingNet, workers: int) -> None:
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    flat /= workers
+    for gradient, part in zip(
+        gradients, flat.split([g.numel() for g in gradients]), strict=True
+    ):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _state(net: TrainingNet) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
+
+
+def _carry(state: dict[str, Tensor], patch: int, grid: int) -> dict[str, Tensor]:
+    """Weights of another stage at this stage's patch size."""
+    prefix = "model."
+    network = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    heads = {k: v for k, v in state.items() if not k.startswith(prefix)}
+    resized = resize_patches(network, patch, grid)
+    return {prefix + k: v for k, v in resized.items()} | heads

@@ -6,6 +6,8 @@ A package adds its own with an entry point: group `leanvla.pruning`, name of the
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
+from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -33,22 +35,31 @@ def make_method(name: str, *, compat: str | None = None, **fields: object) -> Me
     """Build a method by name.
 
     Args:
-        name: built-in name, or the name of an entry point.
+        name: built-in name, or the name of an entry point. Options may follow after colons, so that
+            one word names a variant: `vla_pruner:release`, `vla_pruner:hold=zero:window=1`.
         compat: one of the method's profiles, e.g. `release`; `fields` override it.
-        **fields: the method's fields; `keep` is required except for `dense`.
+        **fields: the method's fields, which options override; `keep` is required but for `dense`.
 
     Raises:
         MethodError: for an unknown name, profile or field; lists valid ones and the nearest.
         BudgetError: for an impossible `keep`.
     """
+    name, *options = name.split(":")
     kind = find_method(name)
+    known = {field.name: field.default for field in dataclass_fields(kind)}
+    for option in options:
+        key, given, text = option.partition("=")
+        if given:
+            _require(key, known, f"field of {name}")
+            fields[key] = _value(key, text, known[key])
+        else:
+            compat = key
     if compat is not None:
         _require(compat, kind.profiles, f"profile of {name}")
         fields = {**kind.profiles[compat], **fields}
-    valid = {field.name for field in dataclass_fields(kind)}
-    for field in fields:
-        _require(field, valid, f"field of {name}")
-    if "keep" not in fields and kind is not Dense:
+    for key in fields:
+        _require(key, known, f"field of {name}")
+    if known["keep"] is MISSING and "keep" not in fields:
         raise MethodError(f"{name} needs keep: a ratio in (0, 1] or a token count")
     return kind(**fields)
 
@@ -87,6 +98,20 @@ def _load(point: EntryPoint) -> type[Method]:
         for need in kind.needs:
             _require(need, NEEDS, f"need of {point.name}")
     return kind
+
+
+def _value(key: str, text: str, default: object) -> object:
+    """An option's text as the type of the field's default; a number where there is none."""
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise MethodError(f"{key} is {text!r}: give true or false")
+    for convert in (int,) if default is None or isinstance(default, int) else (int, float):
+        with suppress(ValueError):
+            return convert(text)
+    raise MethodError(f"{key} is {text!r}: give a number")
 
 
 def _require(name: str, valid: Iterable[str], what: str) -> None:

@@ -256,6 +256,10 @@ def test_current_action_rows_replace_a_missing_forecast() -> None:
         method = make_method("vla_pruner", keep=8, **fields)
         assert "action" in method.needs
         assert method.select(replace(ctx, history=None)).kept.equal(by_history.kept)
+    remembering = make_method("vla_pruner", keep=8, warmup="current")
+    by_forecast = make_method("vla_pruner", keep=8).select(ctx)
+    assert remembering.select(ctx).kept.equal(by_forecast.kept)
+    assert not by_forecast.kept.equal(by_history.kept)
     method = make_method("vla_pruner", keep=8, action_source="current")
     assert "history" not in method.needs
     assert method.history is None

@@ -42,6 +42,31 @@ def test_unknown_names_list_the_valid_ones_and_the_nearest() -> None:
         make_method("fastv")
 
 
+def test_one_word_names_a_variant() -> None:
+    release = make_method("vla_pruner", keep=0.25, compat="release")
+    assert make_method("vla_pruner:release", keep=0.25) == release
+    assert make_method("vla_pruner:release:hold=decay", keep=0.25).hold == "decay"
+    variant = make_method("vla_pruner:window=1:gamma=0.5:normalise=false:cut=4", keep=0.25)
+    assert (variant.window, variant.gamma, variant.normalise, variant.cut) == (1, 0.5, False, 4)
+    assert make_method("fastv:keep=7").keep == 7
+    assert make_method("fastv:keep=0.5").keep == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("vla_pruner:windw=1", "did you mean 'window'"),
+        ("vla_pruner:relase", "did you mean 'release'"),
+        ("vla_pruner:window=two", "window is 'two': give a number"),
+        ("vla_pruner:window=1.5", "window is '1.5': give a number"),
+        ("vla_pruner:bf16=1", "give true or false"),
+    ],
+)
+def test_bad_variants_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        make_method(spec, keep=0.25)
+
+
 def test_names_files_and_classes_agree() -> None:
     for name, kind in METHODS.items():
         assert kind.__module__ == f"pruning.methods.{name}"

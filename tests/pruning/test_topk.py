@@ -40,6 +40,13 @@ def test_all_equal_scores_keep_the_first_tokens() -> None:
     assert top_k(torch.zeros(2, 9), 4).tolist() == [[0, 1, 2, 3]] * 2
 
 
+@pytest.mark.parametrize("host", [True, False])
+def test_doubles_that_are_one_float_tie(host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pruning.topk.on_host", lambda _: host)
+    scores = torch.tensor([[1.0, 1.0 + 1e-12, 0.0]], dtype=torch.float64)
+    assert top_k(scores, 1).tolist() == [[0]]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_compares_in_fp32(dtype: torch.dtype) -> None:
     scores = torch.rand(2, 50, generator=torch.Generator().manual_seed(0)).to(dtype)

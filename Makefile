@@ -1,0 +1,65 @@
+# `make rollout` and `make test` set up everything they need and skip what is done already.
+
+# The torch to install, and the index to take it from: on a machine without a GPU the CPU wheels that
+# pytorch.org names are a tenth of the size. TORCH= keeps a torch that is installed already (JetPack).
+TORCH       ?= torch==2.13.0
+TORCH_INDEX ?=
+# An interpreter of your choice, 3.10 or newer; empty looks for one.
+PYTHON      ?=
+
+SUITE    ?= tabletop
+POLICY   ?= mini
+METHOD   ?= dense,vla_pruner
+KEEP     ?= 0.25
+EPISODES ?= 20
+WORKERS  ?= 2
+OUT      ?= runs/first
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/ready
+export TORCH TORCH_INDEX PYTHON VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup rollout test lint format doctor clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo; echo "variables: TORCH TORCH_INDEX PYTHON SUITE POLICY METHOD KEEP EPISODES WORKERS OUT"
+
+setup: $(STAMP) ## the environment in .venv, and the system's GL libraries
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@scripts/setup.sh
+	@echo "$(TORCH)" > $@
+
+# Another torch asked for than the one that is there.
+ifneq ($(TORCH),$(shell cat $(STAMP) 2>/dev/null))
+$(STAMP): again
+endif
+.PHONY: again
+again:
+
+rollout: setup ## a policy acts in simulation, dense and pruned: table, report, video
+	$(BIN)/leanvla rollout --suite $(SUITE) --policy $(POLICY) --method $(METHOD) --keep $(KEEP) \
+	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
+	@echo "report: $(OUT)/report.html"
+
+test: lint ## lint, types and tests
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## rewrite the code in house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+doctor: setup ## check this machine
+	$(BIN)/leanvla doctor
+
+clean: ## remove the environment and caches; results stay
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

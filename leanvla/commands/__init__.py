@@ -1,0 +1,1 @@
+"""One module per verb: a frozen dataclass of its arguments; `run` gives the exit code."""

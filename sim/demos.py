@@ -27,7 +27,7 @@ from sim.suites import make_suite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from jaxtyping import Bool, Float32, UInt8
+    from jaxtyping import Bool, Float32
 
     from policy.types import Observation
     from sim.suites.tabletop.suite import Tabletop
@@ -136,6 +136,7 @@ class EpisodeBuffer:
             self._rows[name].append(value)
 
     def __len__(self) -> int:
+        """Recorded steps."""
         return len(self._rows["actions"])
 
     def finish(self, *, success: bool) -> Episode:

@@ -1,20 +1,22 @@
 """Software rendering that is fast enough: GL backend, named profiles, decimated visual meshes.
 
 On a machine without a GPU a frame costs what its vertices cost: a Panda's visual meshes have 168 k
-faces, and a 96 x 96 picture shows none of them. `lowpoly` swaps them for decimated copies. A profile
-is always named and recorded with results; `default` leaves the simulator's own quality alone.
+faces, and a 96 x 96 picture shows none of them. `lowpoly` swaps them for decimated copies. A
+profile is always named and recorded with results; `default` keeps the simulator's own quality.
 
 Nothing here imports mujoco before `setup_gl` has chosen the backend.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes.util
 import hashlib
 import os
 import subprocess
 import sys
 import tempfile
+import weakref
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +76,81 @@ def setup_gl() -> str:
     if not os.environ.get("MUJOCO_GL"):
         found = [b for b, lib in zip(BACKENDS, ("EGL", "OSMesa"), strict=True) if _has_library(lib)]
         os.environ["MUJOCO_GL"] = found[0] if found else BACKENDS[0]
-    os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
     return os.environ["MUJOCO_GL"]
+
+
+@dataclass(frozen=True)
+class GLReport:
+    """Whether a GL backend can render, and what to do when it cannot.
+
+    Attributes:
+        backend: value of `MUJOCO_GL` that was tried.
+        ok: a picture with content came back.
+        renderer: what GL calls itself, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`.
+        problem: one sentence, empty when ok.
+        remedy: what to do, empty when ok.
+    """
+
+    backend: str
+    ok: bool
+    renderer: str = ""
+    problem: str = ""
+    remedy: str = ""
+
+
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    '<mujoco><worldbody><light pos="0 0 2"/><geom size=".3" rgba="1 0 0 1"/>'
+    '<camera name="eye" pos="0 0 2"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 32, 32) as renderer:
+    renderer.update_scene(data, camera="eye")
+    frame = renderer.render()
+    from OpenGL import GL
+    name = GL.glGetString(GL.GL_RENDERER)
+print(int(frame.min()), int(frame.max()), (name or b"").decode(errors="replace"), sep="|")
+"""
+
+
+def check_gl(backend: str | None = None, timeout_s: float = 60.0) -> GLReport:
+    """Render a red ball in a subprocess, where a crash of the driver hurts nobody.
+
+    Args:
+        backend: a value of `MUJOCO_GL` such as `egl`; None takes what `setup_gl` chooses.
+        timeout_s: after so long the backend counts as hung.
+    """
+    backend = backend or setup_gl()
+    env = {**os.environ, "MUJOCO_GL": backend}
+    env.pop("PYOPENGL_PLATFORM", None)
+    other = next((b for b in BACKENDS if b != backend), BACKENDS[0])
+    remedy = f"install {APT_PACKAGES} (apt-get install), or try MUJOCO_GL={other}"
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        problem = f"GL backend {backend!r} did not answer within {timeout_s:.0f} s"
+        return GLReport(backend, False, problem=problem, remedy=remedy)
+    return _judge_probe(backend, probe, remedy)
+
+
+def _judge_probe(backend: str, probe: subprocess.CompletedProcess[str], remedy: str) -> GLReport:
+    if probe.returncode != 0:
+        last = (probe.stderr.strip().splitlines() or [f"exit status {probe.returncode}"])[-1]
+        problem = f"GL backend {backend!r} does not work: {last.strip()}"
+        return GLReport(backend, False, problem=problem, remedy=remedy)
+    low, high, renderer = probe.stdout.strip().splitlines()[-1].split("|", 2)
+    if low == high:
+        problem = f"GL backend {backend!r} ({renderer}) renders blank frames"
+        return GLReport(backend, False, renderer, problem, remedy)
+    return GLReport(backend, True, renderer)
 
 
 def _has_library(name: str) -> bool:
@@ -98,6 +173,7 @@ class FrameRenderer:
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = [0, 1, 0, 0, 0, 0]
         self._option.sitegroup[:] = 0
+        weakref.finalize(self, _close_all, self._renderers).atexit = False
         if profile.offsamples is not None:
             model.vis.quality.offsamples = profile.offsamples
         if not profile.effects:
@@ -123,15 +199,15 @@ class FrameRenderer:
 
     def close(self) -> None:
         """Free every GL context."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        _close_all(self._renderers)
 
     def _at(self, size: int) -> Any:
         if size not in self._renderers:
-            # The offscreen buffer is cleared whole for each frame, so it is made no larger than asked.
+            # A frame clears the whole offscreen buffer, so it is made no larger than asked.
             self._model.vis.global_.offwidth = self._model.vis.global_.offheight = size
             self._renderers[size] = self._mujoco.Renderer(self._model, size, size, max_geom=400)
+            # mujoco.egl ends its display at exit; hooks run last in, first out: ours is first.
+            atexit.register(_close_all, self._renderers)
         return self._renderers[size]
 
     def _update(self, renderer: Any, data: Any, camera: str) -> None:
@@ -140,6 +216,11 @@ class FrameRenderer:
             flags, names = renderer.scene.flags, self._mujoco.mjtRndFlag
             for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
                 flags[getattr(names, f"mjRND_{flag}")] = 0
+
+
+def _close_all(renderers: dict[int, Any]) -> None:
+    while renderers:
+        renderers.popitem()[1].close()
 
 
 def cache_dir() -> Path:

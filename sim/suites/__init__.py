@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ def _tabletop(render_profile: str | None, view_size: int) -> Suite:
     from sim.render import setup_gl
 
     setup_gl()
+    # robosuite greets every import with advice on optional parts; only its errors are of use here.
+    logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     from sim.suites.tabletop.suite import Tabletop
 
     return Tabletop(render_profile, view_size)
@@ -35,7 +38,12 @@ def make_suite(name: str, *, render_profile: str | None = None, view_size: int =
         ValueError: on an unknown suite or render profile; the message lists the valid names.
     """
     if name not in SUITES:
-        near = difflib.get_close_matches(name, SUITES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown suite {name!r}{hint}: choose one of {', '.join(SUITES)}")
+        raise unknown_suite(name)
     return SUITES[name](render_profile, view_size)
+
+
+def unknown_suite(name: str) -> ValueError:
+    """The error for a name that no suite has."""
+    near = difflib.get_close_matches(name, SUITES, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return ValueError(f"unknown suite {name!r}{hint}: choose one of {', '.join(SUITES)}")

@@ -1,9 +1,9 @@
 """robosuite's OSC_POSE controller and gripper, driven without robosuite's bookkeeping.
 
 The environment's own step spends most of its time on observables, buffers and name look-ups that a
-rollout does not need. Here robosuite's controller object still owns gains and goals, and its compiled
-kernels still do the algebra (Khatib 1987); only the plumbing around them is ours. A test holds the
-torques against the controller's own.
+rollout does not need. Here robosuite's controller object still owns gains and goals, and its
+compiled kernels still do the algebra (Khatib 1987); only the plumbing around them is ours. A test
+holds the torques against the controller's own.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from jaxtyping import Float64
+
     from sim.suites.tabletop.tasks import Task
 
 TABLE_Z = 0.8
@@ -115,15 +117,15 @@ def sample_layout(rng: np.random.Generator, task: Task) -> Layout:
 
 
 def _sample_places(rng: np.random.Generator, count: int, task: Task) -> list[tuple[float, float]]:
-    """Rejection sampling: pairwise spacing, and a free lane when the first object is to be pushed."""
+    """Rejection sampling: pairwise spacing, and a free lane for the first object to be pushed."""
     while True:
         xy = np.column_stack([rng.uniform(*_ZONE_X, count), rng.uniform(*_ZONE_Y, count)])
         gaps = np.linalg.norm(xy[:, None] - xy[None], axis=-1)[np.triu_indices(count, 1)]
-        if (gaps >= _SPACING).all() and (task.family != "push" or _lane_is_free(xy, task.goal)):
+        if (gaps >= _SPACING).all() and (task.family != "push" or lane_is_free(xy, task.goal)):
             return [(float(x), float(y)) for x, y in xy]
 
 
-def _lane_is_free(xy: np.ndarray, side: str) -> bool:
+def lane_is_free(xy: Float64[np.ndarray, "objects 2"], side: str) -> bool:
     """Whether the first object can be pushed to `side` without touching another one."""
     sign = 1.0 if side == "right" else -1.0
     ahead = sign * (xy[1:, 1] - xy[0, 1])

@@ -1,14 +1,14 @@
 """The compiled scene: four movable primitives, three receptacles, one table, one Panda.
 
-The model is compiled once; a reset edits positions, shapes, colours and lights in place. Each movable
-carries a box and a cylinder, of which an episode switches one off; absent movables hang, without
-weight and without contacts, far below the table.
+The model is compiled once; a reset edits positions, shapes, colours and lights in place. Each
+movable carries a box and a cylinder, of which an episode switches one off; absent movables hang,
+without weight and without contacts, far below the table.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
@@ -31,7 +31,7 @@ from sim.suites.tabletop.layout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from robosuite.models.robots import ManipulatorModel
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 MASS = 0.05
 
+_FRONT_POS = (0.47, 0.0, 1.45)
+_FRONT_LOOK_AT = (-0.055, 0.0, 0.825)
+_FRONT_FOV_DEG = "34"
 _WRIST_POS = (0.10, 0.0, 0.01)
 _WRIST_TILT = 0.42
 _PARKED = (0.0, 0.0, -2.0)
@@ -65,7 +68,7 @@ class TabletopEnv(ManipulationEnv):
             lite_physics=True,
         )
 
-    def reward(self, action=None) -> float:
+    def reward(self, action: Any = None) -> float:
         """No reward: success is judged by the suite."""
         return 0.0
 
@@ -81,10 +84,10 @@ class TabletopEnv(ManipulationEnv):
             arena.worldbody.append(element)
         self.model = ManipulationTask(mujoco_arena=arena, mujoco_robots=[robot], mujoco_objects=[])
 
-    def _setup_observables(self) -> dict:
+    def _setup_observables(self) -> dict[str, Any]:
         return {}
 
-    def _initialize_sim(self, xml_string=None):
+    def _initialize_sim(self, xml_string: str | None = None) -> None:
         if self._processor is not None:
             self.set_xml_processor(self._processor)
         super()._initialize_sim(xml_string)
@@ -111,68 +114,54 @@ def _strip_arena(arena: TableArena) -> None:
     for geom, rgba in ((arena.floor, "0.3 0.3 0.32 1"), (arena.table_visual, "0.55 0.52 0.5 1")):
         geom.attrib.pop("material", None)
         geom.set("rgba", rgba)
-    asset = arena.asset
-    for child in list(asset):
+    for child in list(arena.asset):
         if child.get("type") != "skybox":
-            asset.remove(child)
+            arena.asset.remove(child)
 
 
 def _scene_bodies() -> list[ET.Element]:
-    out = [_movable_body(c) for c in COLOURS]
-    out += [_bin_body(), _plate_body(), _block_body()]
-    out.append(
-        ET.Element(
-            "light",
-            name="sun",
-            pos="0.6 0 2.2",
-            dir="-0.3 0 -1",
-            directional="true",
-            castshadow="false",
-            specular="0 0 0",
-        )
+    sun = {"name": "sun", "directional": "true", "castshadow": "true", "specular": "0 0 0"}
+    return [
+        *(_movable_body(colour) for colour in COLOURS),
+        _bin_body(),
+        _plate_body(),
+        _block_body(),
+        ET.Element("light", pos="0.6 0 2.2", dir="-0.3 0 -1", **sun),
+        _front_camera(),
+    ]
+
+
+def _front_camera() -> ET.Element:
+    """The third-person camera: opposite the robot, high enough to see behind the hand."""
+    back = np.subtract(_FRONT_POS, _FRONT_LOOK_AT)
+    right = np.array([0.0, 1.0, 0.0])
+    up = np.cross(back, right) / np.linalg.norm(back)
+    axes = _text((*right, *up))
+    return ET.Element(
+        "camera", name="agentview", pos=_text(_FRONT_POS), xyaxes=axes, fovy=_FRONT_FOV_DEG
     )
-    out.append(_camera("agentview", (0.47, 0.0, 1.45), (-0.055, 0.0, 0.825), 34))
-    return out
 
 
-def _camera(name, pos, at, fovy) -> ET.Element:
-    z = np.subtract(pos, at)
-    x = np.cross((0.0, 0.0, 1.0), z)
-    x /= np.linalg.norm(x)
-    y = np.cross(z, x)
-    y /= np.linalg.norm(y)
-    return ET.Element("camera", name=name, pos=_text(pos), xyaxes=_text((*x, *y)), fovy=str(fovy))
-
-
-def _text(values) -> str:
+def _text(values: Iterable[float]) -> str:
     return " ".join(f"{v:.6g}" for v in values)
 
 
-def _geom(name, kind, size, pos=(0, 0, 0), collide=True, mass=0.05) -> ET.Element:
-    return ET.Element(
-        "geom",
-        name=name,
-        type=kind,
-        size=_text(size),
-        pos=_text(pos),
-        group="1",
-        mass=str(mass),
-        rgba="0.5 0.5 0.5 1",
-        friction="1 0.005 0.0001",
-        solref="0.01 1",
-        condim="4",
-        contype="1" if collide else "0",
-        conaffinity="1" if collide else "0",
-    )
+def _geom(
+    name: str, kind: str, size: Sequence[float], pos: Sequence[float] = (0, 0, 0)
+) -> ET.Element:
+    looks = {"group": "1", "rgba": "0.5 0.5 0.5 1"}
+    # Stiffer than MuJoCo's default contact, so that small boxes do not sink or creep in the grip.
+    contact = {"friction": "1 0.005 0.0001", "solref": "0.01 1", "condim": "4"}
+    attributes = {"type": kind, "size": _text(size), "pos": _text(pos), **looks, **contact}
+    return ET.Element("geom", name=name, mass=str(MASS), **attributes)
 
 
 def _movable_body(colour: str) -> ET.Element:
+    # gravcomp is declared here so that MuJoCo compiles it in; a reset switches it per body.
     body = ET.Element("body", name=colour, pos="0 0 1", gravcomp="1")
+    inertia = _text([MASS * (2 * RADIUS) ** 2 / 6] * 3)
     body.append(ET.Element("freejoint", name=f"{colour}_joint"))
-    inertia = MASS * 0.04**2 / 6
-    body.append(
-        ET.Element("inertial", pos="0 0 0", mass=str(MASS), diaginertia=_text([inertia] * 3))
-    )
+    body.append(ET.Element("inertial", pos="0 0 0", mass=str(MASS), diaginertia=inertia))
     body.append(_geom(f"{colour}_cube", "box", [HALF_HEIGHT["cube"]] * 3))
     body.append(_geom(f"{colour}_cylinder", "cylinder", [RADIUS, HALF_HEIGHT["cylinder"]]))
     return body
@@ -180,35 +169,30 @@ def _movable_body(colour: str) -> ET.Element:
 
 def _bin_body() -> ET.Element:
     body = ET.Element("body", name="bin", pos=f"0 0 {TABLE_Z}")
-    half, thick = BIN_INNER, 0.004
-    body.append(_geom("bin_floor", "box", (half, half, BIN_FLOOR / 2), (0, 0, BIN_FLOOR / 2)))
-    mid = BIN_WALL / 2
-    for tag, x, y, sx, sy in (
-        ("px", half + thick, 0, thick, half + 2 * thick),
-        ("nx", -half - thick, 0, thick, half + 2 * thick),
-        ("py", 0, half + thick, half, thick),
-        ("ny", 0, -half - thick, half, thick),
-    ):
-        body.append(_geom(f"bin_{tag}", "box", (sx, sy, mid), (x, y, mid)))
+    inner, wall, rim = BIN_INNER, 0.004, BIN_WALL / 2
+    body.append(_geom("bin_floor", "box", (inner, inner, BIN_FLOOR / 2), (0, 0, BIN_FLOOR / 2)))
+    for sign in (-1, 1):
+        offset = sign * (inner + wall)
+        body.append(_geom(f"bin_x{sign}", "box", (wall, inner + 2 * wall, rim), (offset, 0, rim)))
+        body.append(_geom(f"bin_y{sign}", "box", (inner, wall, rim), (0, offset, rim)))
     return body
 
 
 def _plate_body() -> ET.Element:
     body = ET.Element("body", name="plate", pos=f"0 0 {TABLE_Z}")
-    body.append(
-        _geom("plate_disc", "cylinder", (PLATE_RADIUS, PLATE_TOP / 2), (0, 0, PLATE_TOP / 2))
-    )
+    half = PLATE_TOP / 2
+    body.append(_geom("plate_disc", "cylinder", (PLATE_RADIUS, half), (0, 0, half)))
     return body
 
 
 def _block_body() -> ET.Element:
     body = ET.Element("body", name="block", pos=f"0 0 {TABLE_Z}")
-    half = (BLOCK_HALF, BLOCK_HALF, BLOCK_TOP / 2)
-    body.append(_geom("block_box", "box", half, (0, 0, BLOCK_TOP / 2)))
+    half = BLOCK_TOP / 2
+    body.append(_geom("block_box", "box", (BLOCK_HALF, BLOCK_HALF, half), (0, 0, half)))
     return body
 
 
-def apply_layout(model, data, layout: Layout) -> None:
+def apply_layout(model: Any, data: Any, layout: Layout) -> None:
     """Write a layout into the model and into a freshly reset state."""
     for colour in COLOURS:
         _place_movable(model, data, colour, layout)
@@ -224,7 +208,7 @@ def apply_layout(model, data, layout: Layout) -> None:
     sun.ambient[:] = layout.ambient
 
 
-def _place_movable(model, data, colour: str, layout: Layout) -> None:
+def _place_movable(model: Any, data: Any, colour: str, layout: Layout) -> None:
     movable = layout.movables.get(colour)
     pose = (*_PARKED, 1.0, 0.0, 0.0, 0.0)
     if movable is not None:
@@ -240,6 +224,6 @@ def _place_movable(model, data, colour: str, layout: Layout) -> None:
     _paint(model, colour, layout.rgb[colour])
 
 
-def _paint(model, body: str, rgb) -> None:
+def _paint(model: Any, body: str, rgb: Sequence[float]) -> None:
     owner = model.body(body).id
     model.geom_rgba[model.geom_bodyid == owner, :3] = rgb

@@ -14,7 +14,7 @@ from sim.render import FrameRenderer, decimate_xml, get_profile
 from sim.suites.base import EpisodeStart, StepResult, SuiteSpec
 from sim.suites.tabletop.control import Controller
 from sim.suites.tabletop.expert import PUSH_FAR, expert_action
-from sim.suites.tabletop.layout import ARM_POSE, sample_layout
+from sim.suites.tabletop.layout import ARM_POSE, lane_is_free, sample_layout
 from sim.suites.tabletop.scene import TabletopEnv, apply_layout
 from sim.suites.tabletop.state import Probe
 from sim.suites.tabletop.tasks import (
@@ -36,6 +36,7 @@ VIEWS = ("agentview", "robot0_eye_in_hand")
 RATE_HZ = 20.0
 HORIZON = 8
 MAX_STEPS = 180
+_FULL_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _STATE_NAMES = (
     "eef_x [m]",
     "eef_y [m]",
@@ -111,9 +112,19 @@ class Tabletop:
 
     def alternative_instruction(self, seed: int) -> str:
         """Another instruction that is valid in this scene and asks for something else."""
-        things = [(colour, m.shape) for colour, m in self._layout.movables.items()]
-        others = [t for t in tasks_of(things) if t.instruction != self._task.instruction]
+        others = [t for t in self._feasible() if _asks_for_something_else(t, self._task)]
         return others[np.random.default_rng(seed).integers(len(others))].instruction
+
+    def _feasible(self) -> list[Task]:
+        """Tasks that this scene allows: all but pushes along an obstructed lane."""
+        movables = self._layout.movables
+        tasks = tasks_of((colour, m.shape) for colour, m in movables.items())
+        return [t for t in tasks if t.family != "push" or self._can_push(t)]
+
+    def _can_push(self, task: Task) -> bool:
+        movables = self._layout.movables
+        others = [m.xy for colour, m in movables.items() if colour != task.colour]
+        return lane_is_free(np.array([movables[task.colour].xy, *others]), task.goal)
 
     def observe(self) -> Observation:
         """Render all views and read proprioception."""
@@ -201,6 +212,20 @@ class Tabletop:
         self._renderer.close()
         self._env.close()
 
+    def save_state(self) -> Float64[np.ndarray, " state"]:
+        """Everything that the physics of the running episode depends on, as one vector."""
+        state = np.zeros(mujoco.mj_stateSize(self._model, _FULL_STATE))
+        mujoco.mj_getState(self._model, self._data, state, _FULL_STATE)
+        return np.concatenate([self._controller.grip, [self._steps], state])
+
+    def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
+        """Return to a state that `save_state` gave earlier in this same episode."""
+        self._controller.grip = state[:2].copy()
+        self._steps = int(state[2])
+        mujoco.mj_setState(self._model, self._data, state[3:], _FULL_STATE)
+        mujoco.mj_step1(self._model, self._data)
+        self._controller.refresh()
+
     def _upright_hand(self) -> Float64[np.ndarray, "3 3"]:
         """The hand's orientation at the nominal arm pose."""
         for index, angle in enumerate(ARM_POSE, start=1):
@@ -213,3 +238,10 @@ class Tabletop:
         for state in (self._data.qpos, self._data.qvel):
             digest.update(state.tobytes())
         return digest.hexdigest()
+
+
+def _asks_for_something_else(task: Task, asked: Task) -> bool:
+    """Whether doing `task` leaves `asked` undone: another target, or the same verb elsewhere."""
+    if task.colour != asked.colour:
+        return True
+    return task.family == asked.family and task.goal != asked.goal

@@ -38,6 +38,9 @@ def _vision(config: OpenVLAConfig) -> Iterator[str]:
     counts = [tower.tokens for tower in config.towers]
     if len(set(counts)) > 1:
         yield f"towers: fused towers give {counts} tokens, they must give equally many"
+    sizes = [tower.image_size for tower in config.towers]
+    if len(set(sizes)) > 1:
+        yield f"towers: fused towers read images of {sizes} pixels, they share one `pixel_values`"
 
 
 def _tower(tower: TowerConfig) -> Iterator[str]:

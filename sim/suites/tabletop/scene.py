@@ -83,6 +83,10 @@ class TabletopEnv(ManipulationEnv):
         for element in _scene_bodies():
             arena.worldbody.append(element)
         self.model = ManipulationTask(mujoco_arena=arena, mujoco_robots=[robot], mujoco_objects=[])
+        # robosuite asks for 5000 contacts, 1.3 GB of arena; this scene has a few dozen.
+        size = self.model.root.find("size")
+        size.attrib.clear()
+        size.set("memory", "32M")
 
     def _setup_observables(self) -> dict[str, Any]:
         return {}

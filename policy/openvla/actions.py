@@ -90,22 +90,22 @@ class Normalizer:
         if config.proprio_dim:
             self._proprio = _Range(stats, "proprio", self.key, config, config.proprio_dim)
 
-    def actions(
-        self, normalized: Float[np.ndarray, "*rows dof"]
+    def unnormalize(
+        self, actions: Float[np.ndarray, "*rows dof"]
     ) -> Float32[np.ndarray, "*rows dof"]:
         """Actions in [-1, 1] to the units of the data set; unmasked dimensions stay."""
         r = self._action
-        scaled = 0.5 * (np.asarray(normalized, np.float64) + 1.0) * r.width + r.low
-        return np.where(r.mask, scaled, normalized).astype(np.float32)
+        scaled = 0.5 * (np.asarray(actions, np.float64) + 1.0) * r.width + r.low
+        return np.where(r.mask, scaled, actions).astype(np.float32)
 
-    def normalized(
+    def normalize(
         self, actions: Float[np.ndarray, "*rows dof"]
     ) -> Float32[np.ndarray, "*rows dof"]:
         """Actions in the units of the data set to [-1, 1], clipped; unmasked dimensions stay."""
         r = self._action
         return np.where(r.mask, np.clip(r.scale(actions), -1.0, 1.0), actions).astype(np.float32)
 
-    def proprio(self, state: Float32[np.ndarray, " p"]) -> Float32[np.ndarray, " p"]:
+    def normalize_state(self, state: Float32[np.ndarray, " p"]) -> Float32[np.ndarray, " p"]:
         """Proprioception to [-1, 1], clipped (unmasked dimensions too, as in OpenVLA-OFT).
 
         Raises:

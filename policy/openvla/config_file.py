@@ -80,7 +80,7 @@ def read_config(folder: str | Path) -> OpenVLAConfig:
     if "towers" not in said:
         film = "vision_backbone" in side_files(folder)
         fields["towers"] = tuple(dataclasses.replace(t, film=film) for t in _towers(raw, path))
-    config = OpenVLAConfig(**fields, norm_stats=stats)
+    config = _named(OpenVLAConfig(**fields, norm_stats=stats))
     check_config(config, path)
     return config
 
@@ -179,6 +179,13 @@ def _detected(folder: Path, stats: dict[str, Any], said: dict[str, Any]) -> dict
     if len(fields.get("action_names", ())) != fields["dof"]:
         fields["action_names"] = ()
     return fields
+
+
+def _named(config: OpenVLAConfig) -> OpenVLAConfig:
+    """Numbered names for values that nothing names, so that specs know how many there are."""
+    states = config.state_names or tuple(f"state {i}" for i in range(config.proprio_dim))
+    actions = config.action_names or tuple(f"action {i}" for i in range(config.dof))
+    return dataclasses.replace(config, state_names=states, action_names=actions)
 
 
 def _parallel(folder: Path, stats: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:

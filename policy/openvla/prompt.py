@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from policy.openvla.errors import CheckpointError
-
 if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
-    from policy.openvla.tokenizer import Tokenizer
 
 _V01_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -24,22 +21,11 @@ def build_prompt(instruction: str, config: OpenVLAConfig) -> str:
     return f"In: {question}\nOut:"
 
 
-def prompt_ids(config: OpenVLAConfig, tokenizer: Tokenizer, instruction: str) -> list[int]:
-    """Token ids of the whole prompt, BOS first, the empty token last.
+def end_with_empty_token(ids: list[int], config: OpenVLAConfig) -> list[int]:
+    """Append the empty token unless it is last already.
 
-    Training sequences have the empty token between the colon and the first action; a tokenizer
-    leaves it out of a prompt that ends there, so it is appended unless it is last already.
-
-    Raises:
-        CheckpointError: when the tokenizer gives ids that the decoder does not have.
+    Training sequences have it between the colon and the first action; a tokenizer leaves it out of
+    a prompt that ends there.
     """
-    ids = tokenizer.encode(build_prompt(instruction, config))
     empty = config.empty_token_id
-    if empty is not None and ids[-1] != empty:
-        ids.append(empty)
-    if max(ids) >= config.text.vocab_size:
-        raise CheckpointError(
-            f"{tokenizer.path} gives id {max(ids)}, text_config.vocab_size of config.json is "
-            f"{config.text.vocab_size}: the files do not belong together"
-        )
-    return ids
+    return ids if empty is None or ids[-1:] == [empty] else [*ids, empty]

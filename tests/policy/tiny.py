@@ -58,6 +58,7 @@ _BASE = OpenVLAConfig(
     text=TEXT,
     norm_stats={"tiny_dataset": _stats(7)},
     empty_token_id=EMPTY_TOKEN_ID,
+    action_names=tuple(f"a{i} [m]" for i in range(7)),
 )
 _OFT = replace(_BASE, decoding="parallel", chunk=3, views=("main", "wrist"))
 
@@ -69,6 +70,7 @@ CONFIGS = {
         towers=(replace(DINO, film=True), replace(SIGLIP, film=True)),
         head="l1",
         proprio_dim=5,
+        state_names=tuple(f"s{i} [m]" for i in range(5)),
         norm_stats={"tiny_dataset": _stats(7, proprio=5)},
     ),
     "oft_discrete_1": replace(_OFT, views=("main",)),

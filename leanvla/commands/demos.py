@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leanvla.errors import CHECK_FAILED, EnvironmentFault, UsageError
+from leanvla.run_folder import open_run_folder, write_json
 from sim.demos import EVAL_SEED_LIMIT, TRAIN_SEED_BASE, collect
 from sim.render import check_gl
 from sim.suites import SUITES, unknown_suite
@@ -43,45 +46,44 @@ class Demos:
 
 
 def run(config: Demos) -> int:
-    """Collect, then print counts as JSON; returns the exit code."""
-    problem = _usage_problem(config)
-    if problem:
-        print(problem, file=sys.stderr)
-        return 2
+    """Collect, then print counts as JSON; returns the exit code.
+
+    Raises:
+        UsageError: on values that ask for something impossible, or for held-out seeds.
+        EnvironmentFault: when this machine cannot render.
+    """
+    _check(config)
     gl = check_gl()
     if not gl.ok:
-        print(f"{gl.problem}: {gl.remedy}", file=sys.stderr)
-        return 3
-    seeds = range(config.seed, config.seed + config.episodes)
+        raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")
+    out = open_run_folder(config.out, config, resume=True)
     total = collect(
         config.suite,
-        seeds,
-        config.out,
+        range(config.seed, config.seed + config.episodes),
+        out,
         noise=config.noise,
         workers=config.workers or os.cpu_count() or 1,
         on_shard=_report,
     )
-    metrics = {"schema": SCHEMA, "suite": config.suite, "noise": config.noise, **asdict(total)}
-    metrics["expert_success_rate"] = total.kept / config.episodes
-    text = json.dumps(metrics, indent=2)
-    (config.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    return 0 if metrics["expert_success_rate"] >= _LEAST_SUCCESS else 1
+    rate = total.kept / config.episodes
+    metrics = {"schema": SCHEMA, **asdict(total), "expert_success_rate": rate}
+    write_json(out / "metrics.json", metrics)
+    print(json.dumps(metrics, indent=2))
+    return 0 if rate >= _LEAST_SUCCESS else CHECK_FAILED
 
 
-def _usage_problem(config: Demos) -> str:
+def _check(config: Demos) -> None:
     if config.suite not in SUITES:
-        return str(unknown_suite(config.suite))
+        raise UsageError(str(unknown_suite(config.suite)))
     if config.episodes < 1:
-        return f"--episodes is {config.episodes}: ask for at least one"
+        raise UsageError(f"--episodes is {config.episodes}: ask for at least one")
     if config.seed < EVAL_SEED_LIMIT:
-        return (
+        raise UsageError(
             f"--seed is {config.seed}: seeds below {EVAL_SEED_LIMIT} are held out for evaluation, "
             f"start at {TRAIN_SEED_BASE}"
         )
-    if config.noise < 0:
-        return f"--noise is {config.noise}: a sigma is not negative"
-    return ""
+    if not 0.0 <= config.noise < math.inf:
+        raise UsageError(f"--noise is {config.noise}: give a sigma of 0 or more")
 
 
 def _report(shard: int, done: Collection) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from leanvla.commands.demos import Demos, run
+from leanvla.errors import EnvironmentFault, UsageError
 from sim import demos
 from sim.demos import EPISODES_PER_SHARD, SETTLE_STEPS, TRAIN_SEED_BASE
+from sim.render import GLReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +119,8 @@ def test_the_command_collects_and_reports(
 ) -> None:
     assert run(Demos(episodes=2, workers=1, out=tmp_path)) == 0
     assert '"kept": 2' in capsys.readouterr().out
-    assert (tmp_path / "metrics.json").exists()
+    written = {"config.yaml", "env.json", "metrics.json"}
+    assert written <= {path.name for path in tmp_path.iterdir()}
     assert len(list(demos.read_shards(tmp_path))) == 2
 
 
@@ -127,11 +130,28 @@ def test_the_command_collects_and_reports(
         (Demos(suite="tabletp"), "did you mean 'tabletop'"),
         (Demos(seed=5), "held out for evaluation"),
         (Demos(episodes=0), "at least one"),
-        (Demos(noise=-1.0), "not negative"),
+        (Demos(noise=-1.0), "0 or more"),
+        (Demos(noise=float("nan")), "0 or more"),
     ],
 )
-def test_bad_usage_is_refused(
-    config: Demos, remedy: str, capsys: pytest.CaptureFixture[str]
+def test_bad_usage_is_refused(config: Demos, remedy: str) -> None:
+    with pytest.raises(UsageError, match=remedy):
+        run(config)
+
+
+def test_a_folder_of_another_noise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(config) == 2
-    assert remedy in capsys.readouterr().err
+    monkeypatch.setattr("leanvla.commands.demos.check_gl", lambda: GLReport("egl", ok=True))
+    assert run(Demos(episodes=1, workers=1, out=tmp_path)) == 0
+    with pytest.raises(UsageError, match=r"noise was 0\.4, is 0\.0"):
+        run(Demos(episodes=1, workers=1, out=tmp_path, noise=0.0))
+
+
+def test_a_blind_machine_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind = GLReport("egl", ok=False, problem="no backend", remedy="install libegl1")
+    monkeypatch.setattr("leanvla.commands.demos.check_gl", lambda: blind)
+    with pytest.raises(EnvironmentFault, match="install libegl1"):
+        run(Demos(out=tmp_path))

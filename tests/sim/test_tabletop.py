@@ -260,3 +260,15 @@ def test_unknown_names_list_the_valid_ones() -> None:
         make_suite("tabeltop")
     with pytest.raises(ValueError, match="choose one of default, fast, lowpoly"):
         make_suite("tabletop", render_profile="ultra")
+
+
+def test_orientation_never_jumps_across_half_a_turn(tabletop: Tabletop) -> None:
+    tabletop.reset(0)
+    vectors = []
+    for step in range(30):
+        turn = np.array([0, 0, 0, 0.6, 0.6, 0, -1] if step < 15 else [0, 0, 0, -0.6, -0.6, 0, -1])
+        tabletop.step(turn.astype(np.float32))
+        vectors.append(tabletop.proprioception()[3:6])
+    norms = np.linalg.norm(vectors, axis=1)
+    assert norms.min() < np.pi < norms.max()
+    assert np.abs(np.diff(vectors, axis=0)).max() < 0.3

@@ -135,9 +135,12 @@ class Tabletop:
 
     def proprioception(self) -> Float32[np.ndarray, " 8"]:
         """Hand position [m], hand orientation as axis times angle [rad], finger positions [m]."""
-        quat, vector = np.zeros(4), np.zeros(3)
+        quat = np.zeros(4)
         mujoco.mju_mat2Quat(quat, self._data.site_xmat[self._probe.eef])
-        mujoco.mju_quat2Vel(vector, quat if quat[1] >= 0 else -quat, 1.0)
+        # The hand points down, half a turn from zero: keep the axis's sign, so nothing ever jumps.
+        quat = quat if quat[1] >= 0 else -quat
+        sine = np.linalg.norm(quat[1:])
+        vector = quat[1:] / sine * 2 * np.arctan2(sine, quat[0])
         fingers = self._data.qpos[self._probe.fingers]
         return np.concatenate([self._data.site_xpos[self._probe.eef], vector, fingers]).astype("f4")
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 from leanvla.errors import explain
 from leanvla.run_folder import usable_cores, version_of
+from policy.registry import ZOO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SCHEMA = 1
 OLDEST_PYTHON = (3, 10)
-ZOO = Path(__file__).resolve().parents[2] / "policy" / "zoo"
 CORE = (
     *("numpy", "tyro", "rich", "pyyaml", "msgspec"),
     *("safetensors", "tokenizers", "pillow", "onnxruntime"),

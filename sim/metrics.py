@@ -26,6 +26,8 @@ CUT_PHASE = "prefill_above"
 class IdlePrunerError(RuntimeError):
     """A pruned cell in which nothing was ever pruned: its numbers would be the dense model's."""
 
+    exit_code = 1
+
 
 def summarise(plan: Plan, store: EpisodeStore, *, suite: str, policy: str) -> dict[str, Any]:
     """The content of `metrics.json`; cells without a finished episode are absent."""
@@ -110,6 +112,7 @@ def _summarise_cell(
             "dense_warmup_calls": sum(len(record.warmup) for record in judged),
         },
         "tasks": _tasks(judged),
+        "render_profile": next((record.render_profile for record in judged), None),
         "reused_from": records[0].reused_from,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -57,21 +58,22 @@ class PolicyAgent:
         self._policy = policy
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
-        self._state = None
+        self._state = policy.initial_state()
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """Forget the last episode; answer one query unmeasured when this is the first.
 
         The first query of a process allocates and compiles; it belongs to no episode.
         """
+        self._state = self._policy.initial_state()
         if self._choose is None:
             self._choose = match(self._policy, suite)
-            self._policy.infer(self._choose(observation), self._policy.initial_state())
-        self._state = self._policy.initial_state()
+            self._policy.infer(self._choose(observation), self._state)
 
     def turn(self, simulator: Simulator, seen: Observation, most: int, film: int | None) -> Turn:
         """Ask the policy once and execute the head of its chunk."""
-        chunk, self._state, timing = self._policy.infer(self._choose(seen), self._state)
+        observation = self._choose(seen) if self._choose else seen
+        chunk, self._state, timing = self._policy.infer(observation, self._state)
         actions = chunk.actions[: min(self._execute, most)]
         return Turn(simulator.advance(actions, film), [timing], chunk.kept)
 
@@ -110,11 +112,13 @@ def run_episode(
     notes = _Notes(opening)
     seen: Observation | None = opening.observation
     while seen is not None and notes.steps < suite.max_steps:
+        # Called by its seed, so that a method that draws draws the same whenever it is run again.
+        seen = dataclasses.replace(seen, episode=job.seed)
         turn = agent.turn(simulator, seen, suite.max_steps - notes.steps, job.film)
         notes.add(turn)
         beat(Beat(job.cell, turn.timings[-1].query_ms if turn.timings else 0.0))
         seen = turn.advance.observation
-    record = notes.record(job, time.perf_counter() - began)
+    record = notes.record(job, suite, time.perf_counter() - began)
     return record, notes.recording(record, suite) if job.film else None
 
 
@@ -136,7 +140,7 @@ class _Notes:
         self._wrong |= advance.wrong_object
         self._timings += turn.timings
 
-    def record(self, job: Job, seconds: float) -> EpisodeRecord:
+    def record(self, job: Job, suite: SuiteSpec, seconds: float) -> EpisodeRecord:
         start, spoken = self._opening.start, self._opening.observation.instruction
         timings = self._timings
         return EpisodeRecord(
@@ -147,6 +151,7 @@ class _Notes:
             task=start.task,
             instruction=start.instruction,
             spoken=spoken if spoken != start.instruction else None,
+            render_profile=suite.render_profile,
             init_state_hash=start.init_state_hash,
             steps=self.steps,
             wrong_object=self._wrong,

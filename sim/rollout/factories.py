@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sim.rollout.types import DENSE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,14 +24,15 @@ def make_suite(source: Source) -> Suite:
     return make_registered(source.name, **source.options)
 
 
-def make_policy(source: Source, cell: Cell) -> Policy:
+def make_policy(source: Source, cell: Cell, threads: int) -> Policy:
     """The policy that `source` names, pruned as `cell` says."""
-    options = {"method": cell.method, "keep": cell.keep, **source.options}
+    fields = {} if cell.method == DENSE else source.method_options
+    options = {"method": cell.method, "keep": cell.keep, **source.options, **fields}
     if ":" in source.name:
         return load_callable(source.name)(**options)
     from policy.registry import load_policy
 
-    return load_policy(source.name, **options)
+    return load_policy(source.name, threads=threads, **options)
 
 
 def load_callable(name: str) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ def match(policy: Policy, suite: SuiteSpec) -> Callable[[Observation], Observati
         return dataclasses.replace(
             observation,
             images=tuple(observation.images[i] for i in views),
-            state=observation.state[state] if state else None,
+            state=None if observation.state is None or not state else observation.state[state],
         )
 
     return choose

@@ -6,13 +6,14 @@ once more, then the episode is an error.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from sim.rollout.process import describe_exit, end, spawn
+from sim.rollout.process import Child
 from sim.rollout.types import Beat, Done, EpisodeRecord, Fatal, Job, Lost, RolloutError
 from sim.rollout.worker import serve_episodes
 
@@ -71,29 +72,30 @@ class Pool:
                 if errors >= ERRORS_IN_A_ROW:
                     raise RolloutError(
                         f"{errors} episodes in a row were lost, the last with: {done.record.error};"
-                        f" see {self._spec.log or 'stderr'}, then run `leanvla doctor`"
+                        f" see {self._spec.log or 'stderr'}, then run `leanvla doctor`",
+                        exit_code=3,
                     )
 
     def _hear(self) -> list[_Worker]:
         """Wait until some worker spoke or some deadline passed."""
         busy = [worker for worker in self._workers if worker.job]
         patience = min(worker.deadline for worker in busy) - time.monotonic()
-        spoke = wait([worker.connection for worker in busy], timeout=max(0.0, patience))
+        spoke = wait([worker.child.connection for worker in busy], timeout=max(0.0, patience))
         now = time.monotonic()
-        return [worker for worker in busy if worker.connection in spoke or worker.deadline <= now]
+        return [w for w in busy if w.child.connection in spoke or w.deadline <= now]
 
     def _settle(self, worker: _Worker, waiting: deque[Job]) -> Done | None:
-        job, message = worker.job, worker.listen()
+        message = worker.listen()
         if isinstance(message, Beat):
             self._listen(message)
             return None
-        worker.job = None
+        job = worker.release()
         if isinstance(message, Fatal):
-            raise RolloutError(message.reason)
+            raise RolloutError(message.reason, message.exit_code)
         if isinstance(message, Done):
             return message
         if job.attempt + 1 < ATTEMPTS:
-            waiting.appendleft(_again(job))
+            waiting.appendleft(dataclasses.replace(job, attempt=job.attempt + 1))
             return None
         return Done(_error_record(job, message.reason))
 
@@ -104,44 +106,49 @@ class _Worker:
     def __init__(self, spec: WorkerSpec) -> None:
         self.job: Job | None = None
         self.deadline = 0.0
-        self.connection = self._process = None
+        self._child: Child | None = None
         self._spec = spec
 
+    @property
+    def child(self) -> Child:
+        if self._child is None:
+            spec = self._spec
+            self._child = Child(serve_episodes, spec, threads=spec.threads, log=spec.log)
+        return self._child
+
     def give(self, job: Job) -> None:
-        if self._process is None:
-            self._process, self.connection = spawn(
-                serve_episodes, self._spec, threads=self._spec.threads, log=self._spec.log
-            )
         self.job = job
-        self._touch()
         with suppress(ConnectionError):  # it died while idle; listening tells, and we try again
-            self.connection.send(job)
+            self.child.connection.send(job)
+        self._touch()
 
     def listen(self) -> Beat | Done | Lost | Fatal:
+        child = self.child
         try:
-            if not self.connection.poll(0):
+            if not child.connection.poll(0):
                 self.close()
                 return Lost(f"worker gave no sign of life in {self._spec.deadlines.silence:g} s")
-            message = self.connection.recv()
+            message = child.connection.recv()
         except (EOFError, ConnectionError):
-            self._process.join(1.0)
-            code = self._process.exitcode
-            self.close()
-            return Lost(f"worker {describe_exit(code)}")
+            self._child = None
+            return Lost(f"worker {child.mourn()}")
         self._touch()
         return message
 
+    def release(self) -> Job:
+        """Take the job back; only a busy worker has one."""
+        job, self.job = self.job, None
+        if job is None:
+            raise RuntimeError("an idle worker has no job to give back")
+        return job
+
     def close(self) -> None:
-        if self._process is not None:
-            end(self._process, self.connection)
-            self._process = self.connection = None
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
     def _touch(self) -> None:
         self.deadline = time.monotonic() + self._spec.deadlines.silence
-
-
-def _again(job: Job) -> Job:
-    return Job(job.cell, job.seed, job.swap, job.attempt + 1, job.film)
 
 
 def _error_record(job: Job, reason: str) -> EpisodeRecord:

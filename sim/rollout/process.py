@@ -14,20 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
 
 _SPAWN = multiprocessing.get_context("spawn")
 _PR_SET_PDEATHSIG = 1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def spawn(
-    target: Callable[..., None], *args: Any, threads: int, log: str | None
-) -> tuple[BaseProcess, Connection]:
-    """Start `target(connection, *args)` in a fresh interpreter.
-
-    Thread counts are read when numpy or torch is imported, so they must stand in the environment
-    before the child begins.
+class Child:
+    """A child process and our end of its pipe.
 
     Args:
         target: an importable function; its first argument is the child's end of the pipe.
@@ -35,27 +29,37 @@ def spawn(
         threads: threads that numerical libraries may use in the child.
         log: file that takes the child's stdout and stderr; None leaves both on stderr.
     """
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_enter, args=(target, theirs, log, os.getpid(), args))
-    with _thread_limits(threads):
-        process.start()
-    theirs.close()
-    return process, ours
+
+    def __init__(
+        self, target: Callable[..., None], *args: Any, threads: int, log: str | None
+    ) -> None:
+        self.connection, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(
+            target=_enter, args=(target, theirs, log, os.getpid(), args), daemon=False
+        )
+        with _thread_limits(threads):
+            self._process.start()
+        theirs.close()
+
+    def end(self) -> str:
+        """Kill the child and all that it started; returns how it had ended by itself, if it had."""
+        self._process.join(0.0)
+        code = self._process.exitcode
+        if self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+        return _describe_exit(code)
+
+    def mourn(self) -> str:
+        """`end`, for a child whose pipe broke: its exit code is known a moment later."""
+        self._process.join(1.0)
+        return self.end()
 
 
-def end(process: BaseProcess, connection: Connection) -> int | None:
-    """Kill a child and all that it started; returns the exit code it had before, if any."""
-    code = process.exitcode
-    if process.pid is not None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.join()
-    connection.close()
-    return code
-
-
-def describe_exit(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     """`was ended by SIGSEGV`, `exited with 3`, or what else is known."""
     if code is None:
         return "closed its pipe"
@@ -102,6 +106,7 @@ def _redirect(log: str | None) -> None:
 
 @contextlib.contextmanager
 def _thread_limits(threads: int) -> Iterator[None]:
+    """Libraries read these when they are imported, so they must stand before the child begins."""
     wanted = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"LP_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -144,11 +144,9 @@ def choose_overlays(plan: Plan, store: EpisodeStore) -> list[EpisodeRecord]:
         for method, keep in lowest.items()
     }
     shared = [seed for seed in plan.seeds if all(seed in found for found in records.values())]
-    return [
-        found.get(shared[0]) if shared else next(iter(found.values()))
-        for found in records.values()
-        if found
-    ]
+    if shared:
+        return [found[shared[0]] for found in records.values()]
+    return [next(iter(found.values())) for found in records.values() if found]
 
 
 def _jobs(plan: Plan) -> Iterator[Job]:

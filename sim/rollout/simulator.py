@@ -7,13 +7,14 @@ raises `SimulatorLostError` within the deadline, and the next request starts a f
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.rollout.factories import make_suite
-from sim.rollout.process import describe_exit, end, spawn
+from sim.rollout.process import Child
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -75,23 +76,22 @@ class Simulator:
 
     def __init__(self, suite: Source, deadlines: Deadlines, log: str | None) -> None:
         self._suite, self._deadlines, self._log = suite, deadlines, log
-        self._process = self._connection = None
+        self._child: Child | None = None
         self._spec: SuiteSpec | None = None
 
-    def start(self) -> None:
-        """Start the process, without waiting for it to stand."""
-        if self._process is None:
+    def start(self) -> Child:
+        """Start the process if there is none, without waiting for it to stand."""
+        if self._child is None:
             self._spec = None
-            self._process, self._connection = spawn(
-                serve_suite, self._suite, threads=1, log=self._log
-            )
+            self._child = Child(serve_suite, self._suite, threads=1, log=self._log)
+        return self._child
 
     @property
     def spec(self) -> SuiteSpec:
         """What the suite shows and takes; waits until it stands."""
-        self.start()
+        child = self.start()
         if self._spec is None:
-            self._spec = self._receive("start", self._deadlines.start)
+            self._spec = self._receive(child, "start", self._deadlines.start)
         return self._spec
 
     def begin(self, seed: int, *, swap: bool, film: int | None) -> Opening:
@@ -108,40 +108,34 @@ class Simulator:
 
     def close(self) -> None:
         """End the process. Safe to call at any time, any number of times."""
-        if self._process is not None:
-            end(self._process, self._connection)
-            self._process = self._connection = None
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
     def _ask(self, request: str, *args: Any) -> Any:
         _ = self.spec  # it must stand before the shorter deadline of a request may count
-        try:
-            self._connection.send((request, args))
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._lost(request) from None
-        return self._receive(request, self._deadlines.request)
+        child = self.start()
+        with contextlib.suppress(ConnectionError):  # receiving tells more
+            child.connection.send((request, args))
+        return self._receive(child, request, self._deadlines.request)
 
-    def _receive(self, request: str, deadline_s: float) -> Any:
+    def _receive(self, child: Child, request: str, deadline_s: float) -> Any:
         try:
-            if not self._connection.poll(deadline_s):
+            if not child.connection.poll(deadline_s):
                 self.close()
                 raise SimulatorLostError(
                     f"simulator gave no answer to `{request}` in {deadline_s:g} s"
                 )
-            kind, value = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            raise self._lost(request) from None
+            kind, value = child.connection.recv()
+        except (EOFError, ConnectionError):
+            self._child = None
+            raise SimulatorLostError(f"simulator {child.mourn()} during `{request}`") from None
         if kind == "answer":
             return value
         self.close()
         if kind == "unavailable":
             raise SuiteUnavailableError(value)
         raise SimulatorLostError(f"simulator raised in `{request}`: {value}")
-
-    def _lost(self, request: str) -> SimulatorLostError:
-        self._process.join(1.0)  # the pipe closes a moment before the exit code is known
-        code = self._process.exitcode
-        self.close()
-        return SimulatorLostError(f"simulator {describe_exit(code)} during `{request}`")
 
 
 def serve_suite(connection: Connection, source: Source) -> None:
@@ -213,7 +207,8 @@ class _Walk:
 
     def __init__(self, suite: Suite, film: int | None) -> None:
         self._suite, self._size = suite, film
-        self._steps, self._film = 0, []
+        self._steps = 0
+        self._film: list[tuple[int, Images]] = []
         self._success = self._wrong = False
 
     def step(self, action: Float32[ndarray, " dof"]) -> bool:

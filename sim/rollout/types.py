@@ -22,7 +22,16 @@ Outcome = Literal["success", "failure", "error"]
 
 
 class RolloutError(RuntimeError):
-    """A run that cannot go on: says what failed, where, and what to do."""
+    """A run that cannot go on: says what failed, where, and what to do.
+
+    Args:
+        message: one sentence.
+        exit_code: 1 when the run itself is at fault, 2 for bad input, 3 for the environment.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Cell(msgspec.Struct, frozen=True, order=True):
@@ -67,6 +76,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     task: str = ""
     instruction: str = ""
     spoken: str | None = None
+    render_profile: str = ""
     init_state_hash: str = ""
     steps: int = 0
     wrong_object: bool = False
@@ -95,10 +105,12 @@ class Source:
     Attributes:
         name: the name on the command line.
         options: keyword arguments for the maker.
+        method_options: further fields of the pruning method; the dense reference has none.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    method_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -193,3 +205,4 @@ class Fatal(NamedTuple):
     """Something that no retry mends: the policy raises, a name is unknown, a suite cannot stand."""
 
     reason: str
+    exit_code: int = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -62,24 +61,29 @@ def _attempt(
     simulator: Simulator,
     connection: Connection,
 ) -> Done | Lost | Fatal:
+    where = f"policy {spec.policy.name!r} at {job.cell}"
     try:
         if job.cell not in agents:
             agents[job.cell] = _make_agent(spec, job.cell)
+        where += f", seed {job.seed}"
         return Done(*run_episode(job, agents[job.cell], simulator, connection.send))
     except SimulatorLostError as error:
         return Lost(str(error))
     except SuiteUnavailableError as error:
-        return Fatal(str(error))
+        return Fatal(str(error), exit_code=3)
     except ConnectionError:
-        os._exit(1)  # the supervisor is gone; nobody is left to tell
-    except Exception as error:  # the policy's own: the same would happen in the next episode
+        raise  # the supervisor is gone; nobody is left to tell
+    except Exception as error:  # the policy's own: the next episode would end the same way
         traceback.print_exc()
-        return Fatal(
-            f"policy {spec.policy.name!r} at {job.cell}, seed {job.seed}: {describe(error)}"
-        )
+        return Fatal(f"{where}: {describe(error)}", _exit_code(error))
 
 
 def _make_agent(spec: WorkerSpec, cell: Cell) -> Agent:
     if spec.policy.name == EXPERT:
         return ExpertAgent()
-    return PolicyAgent(make_policy(spec.policy, cell), spec.execute)
+    return PolicyAgent(make_policy(spec.policy, cell, spec.threads), spec.execute)
+
+
+def _exit_code(error: Exception) -> int:
+    """2 for bad input, 1 for anything else, unless the error says so itself."""
+    return getattr(error, "exit_code", 2 if isinstance(error, ValueError) else 1)

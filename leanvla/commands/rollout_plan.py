@@ -1,0 +1,148 @@
+"""What `leanvla rollout` checks before anything starts: names, numbers, and the machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from leanvla.errors import EnvironmentFault, UsageError
+from pruning.registry import find_method, make_method
+from pruning.types import Budget
+from sim.rollout.runner import Plan, grid
+from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
+from sim.rollout.worker import WorkerSpec
+
+if TYPE_CHECKING:
+    from leanvla.commands.rollout import Rollout
+
+
+def make_plan(config: Rollout) -> Plan:
+    """The grid of cells and seeds.
+
+    Raises:
+        UsageError: for a number that makes no sense.
+        MethodError: for an unknown method or field; it lists the valid ones and the nearest.
+        BudgetError: for a keep ratio outside (0, 1].
+    """
+    _check_numbers(config)
+    methods = _split(config.method, "--method")
+    keeps = [_ratio(text) for text in _split(config.keep, "--keep")]
+    options = _options(config)
+    for method in methods:
+        find_method(method)
+        for keep in keeps if method != DENSE else []:
+            make_method(method, keep=keep, **options)
+    if config.policy == EXPERT and methods != [DENSE]:
+        _say("the expert is no model: there is nothing to prune, it runs once as `dense`")
+        methods = [DENSE]
+    seeds = tuple(range(config.seed, config.seed + config.episodes))
+    return Plan(grid(methods, keeps), seeds, config.swap_instruction)
+
+
+def make_spec(config: Rollout) -> WorkerSpec:
+    """What the workers are told.
+
+    Raises:
+        UsageError: for an unknown suite or render profile.
+        PolicyNameError: for an unknown policy; it lists the packaged ones and the nearest.
+    """
+    _check_suite(config)
+    policy_options: dict[str, Any] = {}
+    if config.policy != EXPERT and ":" not in config.policy:
+        from policy.registry import resolve_policy
+
+        resolve_policy(config.policy)
+        policy_options = {"unnorm_key": config.unnorm_key}
+    shown = {"render_profile": config.render_profile, "view_size": config.view_size}
+    return WorkerSpec(
+        suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
+        policy=Source(config.policy, policy_options, _options(config)),
+        execute=config.execute,
+        threads=config.threads,
+        deadlines=Deadlines(request=config.sim_timeout),
+    )
+
+
+def check_machine(config: Rollout) -> None:
+    """Find out in seconds what would otherwise fail after an hour.
+
+    Raises:
+        EnvironmentFault: when a package is missing, or the GL backend cannot render.
+        RerunError: when `--rerun` is asked for and rerun-sdk is not installed.
+    """
+    if config.video and importlib.util.find_spec("av") is None:
+        raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
+    if config.rerun is not None:
+        from sim.rerun_log import check_rerun
+
+        check_rerun()
+    if ":" in config.suite:
+        return
+    from sim.render import check_gl
+
+    gl = check_gl()
+    if not gl.ok:
+        raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")
+
+
+def _check_numbers(config: Rollout) -> None:
+    least = {"episodes": 1, "workers": 1, "threads": 1, "video": 0, "seed": 0}
+    least |= {name: 1 for name in ("execute", "view_size") if getattr(config, name) is not None}
+    for name, low in least.items():
+        if getattr(config, name) < low:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is {getattr(config, name)}: give {low} or more")
+    if not 0 < config.sim_timeout < math.inf:
+        raise UsageError(f"--sim-timeout is {config.sim_timeout}: give seconds above 0")
+
+
+def _check_suite(config: Rollout) -> None:
+    if ":" in config.suite:
+        return
+    from sim.demos import EVAL_SEED_LIMIT
+    from sim.render import get_profile
+    from sim.suites import SUITES, unknown_suite
+
+    if config.suite not in SUITES:
+        raise UsageError(str(unknown_suite(config.suite)))
+    if config.render_profile is not None:
+        get_profile(config.render_profile)
+    if config.seed + config.episodes > EVAL_SEED_LIMIT:
+        _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
+
+
+def _split(text: str, flag: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise UsageError(f"{flag} is {text!r}: give values separated by single commas")
+    return list(dict.fromkeys(parts))
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
+    Budget(ratio)
+    return ratio
+
+
+def _options(config: Rollout) -> dict[str, Any]:
+    return dict(_option(text) for text in config.option)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--option is {text!r}: give field=value, e.g. window=5")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

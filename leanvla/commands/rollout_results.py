@@ -1,0 +1,144 @@
+"""What `leanvla rollout` leaves behind: `metrics.json`, `report.html`, videos, one table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from leanvla.errors import CHECK_FAILED
+from leanvla.report.console import print_table
+from leanvla.report.rollout import Picture, write_report
+from leanvla.run_folder import environment, write_json
+from sim.metrics import check_pruners_ran, summarise
+from sim.rollout.runner import choose_overlays, choose_videos, record_episodes
+
+if TYPE_CHECKING:
+    from leanvla.commands.rollout import Rollout
+    from sim.rollout.pool import Pool
+    from sim.rollout.runner import Plan
+    from sim.rollout.store import EpisodeStore
+    from sim.rollout.types import Recording
+
+
+class Results:
+    """Results of one run, written whole or not at all."""
+
+    def __init__(self, config: Rollout, plan: Plan, store: EpisodeStore) -> None:
+        self._config, self._plan, self._store = config, plan, store
+        self._strips: list[Picture] = []
+        self._videos: list[Picture] = []
+
+    def on_disk(self) -> bool:
+        """Whether an earlier run wrote everything."""
+        return all((self._config.out / name).is_file() for name in ("metrics.json", "report.html"))
+
+    def film(self, pool: Pool) -> None:
+        """Run a few episodes once more with the camera on, and write them.
+
+        Raises:
+            VideoError: when PyAV is not installed.
+            RerunError: when `--rerun` is asked for and rerun-sdk is not installed.
+        """
+        from leanvla.report.pictures import film_strips, write_videos
+
+        strips = choose_overlays(self._plan, self._store)
+        videos = choose_videos(self._plan, self._store, self._config.video)
+        wanted = {(record.cell, record.seed): record for record in (*strips, *videos)}
+        if not wanted:
+            return
+        _say(f"filming {len(wanted)} episode(s)")
+        films = {
+            (film.record.cell, film.record.seed): film
+            for film in record_episodes(self._plan, pool, wanted.values())
+        }
+        self._check_repeats(list(films.values()))
+        filmed = [
+            [films[r.cell, r.seed] for r in some if (r.cell, r.seed) in films]
+            for some in (strips, videos)
+        ]
+        self._strips = film_strips(filmed[0])
+        if filmed[1]:
+            self._videos = write_videos(self._config.out, filmed[1])
+        if self._config.rerun is not None:
+            from sim.rerun_log import write_rerun
+
+            write_rerun(self._config.rerun, films.values())
+
+    def write(self, notice: str = "") -> None:
+        """Write `metrics.json` and `report.html`.
+
+        Args:
+            notice: why the run is not whole; a whole run's pruners must have run.
+
+        Raises:
+            IdlePrunerError: when a pruner never ran; nothing is written then.
+        """
+        metrics = self._metrics()
+        if not notice:
+            check_pruners_ran(metrics)
+        folder = self._config.out
+        write_json(folder / "metrics.json", metrics)
+        write_report(
+            folder / "report.html",
+            metrics,
+            self._conditions(metrics),
+            overlays=self._strips,
+            videos=self._videos,
+            notice=notice,
+        )
+
+    def show(self) -> int:
+        """Print the table or JSON; the exit code is 1 when a cell has no judged episode."""
+        metrics = self._metrics()
+        if self._config.json:
+            print(json.dumps(metrics, indent=2))
+        else:
+            print_table(metrics)
+        for run in metrics["runs"]:
+            if run["errors"]:
+                _say(
+                    f"{run['method']} @ {run['keep']:g}: {run['errors']} episode(s) were lost to "
+                    f"the simulator; see {self._config.out / 'workers.log'}"
+                )
+        _say(f"report: {self._config.out / 'report.html'}")
+        unjudged = any(run["success_rate"] is None for run in metrics["runs"])
+        return CHECK_FAILED if unjudged else 0
+
+    def _metrics(self) -> dict[str, Any]:
+        config = self._config
+        return summarise(self._plan, self._store, suite=config.suite, policy=config.policy)
+
+    def _check_repeats(self, films: list[Recording]) -> None:
+        for film in films:
+            record = film.record
+            measured = self._store.get(record.cell, record.seed)
+            if measured and (record.outcome, record.steps) != (measured.outcome, measured.steps):
+                _say(
+                    f"{record.cell}, seed {record.seed} did not repeat when it was filmed: "
+                    f"{measured.outcome} after {measured.steps} steps, now {record.outcome} after "
+                    f"{record.steps}; policy or suite is not deterministic here"
+                )
+
+    def _conditions(self, metrics: dict[str, Any]) -> dict[str, object]:
+        """What a stranger needs to repeat the run."""
+        config, machine = self._config, environment()
+        profiles = {run["render_profile"] for run in metrics["runs"]} - {None}
+        return {
+            "seeds": f"{self._plan.seeds[0]} to {self._plan.seeds[-1]}, the same in every cell",
+            "instruction": "swapped for another valid one" if self._plan.swap else "as judged",
+            "render profile": ", ".join(sorted(profiles)) or None,
+            "steps executed per query": config.execute or "the policy's own choice",
+            "method options": ", ".join(config.option) or "defaults",
+            "workers": f"{config.workers}, policy on {config.threads} thread(s) each",
+            "processor": machine["cpu_model"],
+            "cores": machine["cores"],
+            "system": machine["platform"],
+            "python": machine["python"],
+            "packages": machine["packages"],
+            "commit": machine["git_commit"],
+        }
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

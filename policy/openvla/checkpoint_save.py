@@ -85,16 +85,20 @@ def _weight_files(folder: Path) -> set[Path]:
 
 
 def _publish(staging: Path, folder: Path) -> None:
-    """Move a complete folder into place; into an existing one file by file, config last."""
+    """Put a complete folder in place by renaming; files that are not weights come along."""
     if not folder.exists():
         staging.rename(folder)
         return
-    new = {path.name for path in staging.iterdir()}
-    for stale in _weight_files(folder):
-        if stale.name not in new:
-            stale.unlink()
-    for name in sorted(new, key=lambda name: (name == "config.json", name)):
-        (staging / name).replace(folder / name)
+    stale = _weight_files(folder)
+    for path in folder.iterdir():
+        if path in stale or (staging / path.name).exists():
+            continue
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, staging / path.name)
+    old = staging.with_name(staging.name + "-old")
+    folder.rename(old)
+    staging.rename(folder)
+    shutil.rmtree(old)
 
 
 def _sides(config: OpenVLAConfig, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

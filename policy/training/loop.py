@@ -129,7 +129,8 @@ class Trainer:
         self.job, self.stage = job, stage
         final = job.config.towers[0]
         tower = replace(final, patch_size=stage.patch)
-        self.net = TrainingNet(replace(job.config, towers=(tower,)), final.grid)
+        coarse = replace(job.config, towers=(tower,))
+        self.net = TrainingNet(coarse, final.grid, job.recipe.action_weights)
         if carried is not None:
             self.net.load_state_dict(_carry(carried, tower.patch_size, tower.grid))
         else:
@@ -147,11 +148,10 @@ class Trainer:
         job = self.job
         plain = plain_attention() if job.device == "cpu" else contextlib.nullcontext()
         meter = Meter(job, number, self.stage)
-        rows = np.random.default_rng(job.seed + 17 * number)
         saved = time.monotonic()
         with plain:
             for step in range(self.steps):
-                losses = self.step(step, sampler.draw(), self._rows(rows))
+                losses = self.step(step, sampler.draw())
                 if rank == 0:
                     meter.add(step, losses, report)
                     if time.monotonic() - saved > SAVE_EVERY_S:
@@ -161,15 +161,12 @@ class Trainer:
             self.save()
         return _state(self.net)
 
-    def step(self, step: int, batch: Batch, rows: Tensor) -> Losses:
+    def step(self, step: int, batch: Batch) -> Losses:
         """One optimiser step over all workers."""
         job, recipe = self.job, self.job.recipe
         tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(job.device) for a in batch]
-        tensors[3] = tensors[3][:, rows]
         with torch.autocast(job.device, torch.bfloat16):
-            losses = self.forward(
-                *tensors, rows.to(job.device), self.stage.pool, recipe.label_sigma_bins
-            )
+            losses = self.forward(*tensors, self.stage.pool, recipe.label_sigma_bins)
         self.net.total(losses, recipe).backward()
         if job.workers > 1:
             _average_gradients(self.net, job.workers)
@@ -193,10 +190,6 @@ class Trainer:
             partial = self.job.out / f"{name}.partial"
             save_file({k: v.contiguous() for k, v in state.items()}, partial)
             os.replace(partial, self.job.out / f"{name}.safetensors")
-
-    def _rows(self, rng: np.random.Generator) -> Tensor:
-        chunk = self.job.config.chunk
-        return torch.from_numpy(np.sort(rng.choice(chunk, self.stage.rows, replace=False)))
 
     def _schedule(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.job.recipe.warmup_steps)

@@ -17,6 +17,8 @@ from policy.openvla.decoder import rope_table
 from policy.openvla.model import OpenVLAModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Bool, Float, Int64, UInt8
     from torch import Tensor
 
@@ -33,11 +35,19 @@ class Losses(NamedTuple):
 
 
 class TrainingNet(nn.Module):
-    """The policy network with its training-only heads, for one stage's shapes."""
+    """The policy network with its training-only heads, for one stage's shapes.
 
-    def __init__(self, config: OpenVLAConfig, grid: int) -> None:
+    Args:
+        config: the policy at this stage's patch size.
+        grid: visual tokens along one side of the final policy's views.
+        weights: weight of each action dimension; equal when empty.
+    """
+
+    def __init__(self, config: OpenVLAConfig, grid: int, weights: Sequence[float] = ()) -> None:
         super().__init__()
         width = config.text.hidden_size
+        weights = torch.tensor(weights or [1.0] * config.dof)
+        self.register_buffer("weights", weights, persistent=False)
         self.config = config
         self.full_grid = grid
         self.model = OpenVLAModel(config)
@@ -49,25 +59,24 @@ class TrainingNet(nn.Module):
         frames: UInt8[Tensor, "b v h w 3"],
         input_ids: Int64[Tensor, "b t"],
         proprio: Float[Tensor, "b p"],
-        actions: Float[Tensor, "b r dof"],
+        actions: Float[Tensor, "b chunk dof"],
         points: Float[Tensor, "b v 2 2"],
         visible: Bool[Tensor, "b v 2"],
         positions: Float[Tensor, "b 6"],
         has_goal: Bool[Tensor, " b"],
-        rows: Int64[Tensor, " r"],
         pool: int,
         sigma: float,
     ) -> Losses:
-        """The losses of one batch, supervising the action rows `rows` of the chunk."""
+        """The losses of one batch."""
         model = self.model
         text = model.text(input_ids)
         visual = model.see(self.pixels(frames), text)
         pointed = self.pointer(visual).float()
-        hidden = self.decode(pool_tokens(visual, pool), text, proprio, actions, rows)
+        hidden = self.decode(pool_tokens(visual, pool), text, proprio, actions)
         logits = functional.linear(hidden, model.language_model.lm_head.weight).float()
         located = self.locator(hidden.mean(1)).float()
         return Losses(
-            soft_bins(logits, actions.flatten(1), self.config.action_vocab, sigma),
+            soft_bins(logits, actions.flatten(1), self.config.action_vocab, sigma, self.weights),
             pointing(pointed, points, visible),
             locating(located, positions, has_goal),
         )
@@ -85,34 +94,27 @@ class TrainingNet(nn.Module):
         visual: Float[Tensor, "b v n d"],
         text: Float[Tensor, "b t d"],
         proprio: Float[Tensor, "b p"],
-        actions: Float[Tensor, "b r dof"],
-        rows: Int64[Tensor, " r"],
-    ) -> Float[Tensor, "b rd d"]:
-        """Normalised final states of the supervised action positions."""
+        actions: Float[Tensor, "b chunk dof"],
+    ) -> Float[Tensor, "b a d"]:
+        """Normalised final states of all action positions."""
         model, config = self.model, self.config
-        dof = config.dof
         x = model.sequence(visual, text, proprio)
         position = self.positions(visual, text.shape[1], x.device)
-        first = x.shape[1] if model.causal else x.shape[1] - 1 - config.chunk * dof
+        count = config.chunk * config.dof
+        first = x.shape[1] - 1 if model.causal else x.shape[1] - 2 - count
         if model.causal:
             x = torch.cat([x, self.teacher(actions)], 1)
-            follow = position[-1] + 1 + torch.arange(dof - 1, device=x.device)
+            follow = position[-1] + 1 + torch.arange(count - 1, device=x.device)
             position = torch.cat([position, follow])
-        else:
-            wanted = (rows[:, None] * dof + torch.arange(dof, device=x.device)).flatten()
-            index = torch.arange(x.shape[1], device=x.device)
-            keep = torch.cat([index[:first], first + wanted, index[-1:]])
-            x, position = x[:, keep], position[keep]
         rope = rope_table(config.text, position)
         for layer in model.language_model.model.layers:
             x = layer(x, rope, causal=model.causal).x
-        count = dof if model.causal else len(rows) * dof
-        return model.language_model.model.norm(x[:, first - 1 : first - 1 + count])
+        return model.language_model.model.norm(x[:, first : first + count])
 
-    def teacher(self, actions: Float[Tensor, "b r dof"]) -> Float[Tensor, "b f d"]:
+    def teacher(self, actions: Float[Tensor, "b chunk dof"]) -> Float[Tensor, "b f d"]:
         """Embeddings of the true action tokens, all but the last (teacher forcing)."""
         bins = self.config.n_action_bins - 1
-        index = ((actions[:, 0, :-1] + 1) / 2 * bins).floor().clamp(0, bins - 1).long()
+        index = ((actions.flatten(1)[:, :-1] + 1) / 2 * bins).floor().clamp(0, bins - 1).long()
         tokens = self.config.action_vocab - 1 - index
         return self.model.language_model.model.embed_tokens(tokens)
 
@@ -153,6 +155,7 @@ def soft_bins(
     target: Float[Tensor, "b a"],
     action_vocab: int,
     sigma_bins: float,
+    weights: Float[Tensor, " dof"],
 ) -> Tensor:
     """Cross-entropy over the whole vocabulary against a Gaussian around the true value's bin."""
     bins = 255
@@ -160,7 +163,8 @@ def soft_bins(
     away = (centre - target.clamp(-1, 1)[..., None]) * (bins / 2 / sigma_bins)
     label = torch.softmax(-0.5 * away**2, -1)
     chosen = logits.log_softmax(-1)[..., action_vocab - bins : action_vocab].flip(-1)
-    return -(label * chosen).sum(-1).mean()
+    entropy = -(label * chosen).sum(-1).unflatten(1, (-1, len(weights)))
+    return (entropy * weights).mean() / weights.mean()
 
 
 def pointing(

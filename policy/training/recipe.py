@@ -15,8 +15,6 @@ class Stage:
         patch: patch edge in pixels; a coarser one than the checkpoint's makes early training cheap
             (weights are carried over as in FlexiViT, arXiv 2212.08013).
         pool: side of the square of visual tokens averaged into one before the decoder; 1 is off.
-        rows: action rows of the chunk that are supervised per step, drawn anew for every batch;
-            the chunk's length supervises all.
         learning_rate: peak, for AdamW and (matched in update size) Muon.
         final: decay the learning rate to zero over this part of the stage.
     """
@@ -25,7 +23,6 @@ class Stage:
     batch: int
     patch: int
     pool: int
-    rows: int
     learning_rate: float
     final: float = 0.0
 
@@ -40,6 +37,7 @@ class Recipe:
         warmup_steps: linear warm-up at the start of every stage.
         weight_decay: decoupled, on matrices only.
         ema: decay of the averaged weights that are saved.
+        action_weights: weight of each action dimension in the loss; equal when empty.
         label_sigma_bins: width of the softened action label, in bins.
         grounding_weight: weight of the patch-level loss that points at the object and the goal.
         position_weight: weight of the loss that regresses both positions from the action states.
@@ -50,6 +48,8 @@ class Recipe:
     warmup_steps: int = 200
     weight_decay: float = 0.05
     ema: float = 0.998
+    action_weights: tuple[float, ...] = ()
     label_sigma_bins: float = 3.0
     grounding_weight: float = 0.3
     position_weight: float = 0.3
+

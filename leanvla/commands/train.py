@@ -1,0 +1,160 @@
+"""`leanvla train`: a small OpenVLA-format policy from demonstrations, then from corrections."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from leanvla.run_folder import open_run_folder, write_json
+from policy.registry import resolve_policy
+
+if TYPE_CHECKING:
+    from policy.openvla.config import OpenVLAConfig
+    from policy.training.data import TrainingData
+    from policy.training.loop import Progress
+    from sim.demos import Episode
+
+SCHEMA = 1
+CORRECTION_SEEDS = 3_000_000
+"""Corrections use seeds from here on, apart from demonstrations and from held-out evaluation."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a small policy and write it as a checkpoint folder, `OUT/policy`.
+
+    Attributes:
+        recipe: `mini` decodes chunks of eight actions in parallel, `mini-ar` token by token.
+        suite: where corrections are driven; also names the statistics in the checkpoint.
+        demos: folder of demonstrations (`leanvla demos`).
+        out: folder for weights, log and policy.
+        rounds: rounds of corrections: the policy drives, the expert labels and takes over, training
+            goes on with both.
+        corrections: episodes per round.
+        workers: processes; 0 means one per core.
+        init: weights to start from, e.g. `raw.safetensors` of another run.
+        compile: fuse the network with torch.compile; needs a C++ compiler on a CPU.
+        device: `cpu` or `cuda`.
+        seed: of initial weights and sampling.
+    """
+
+    recipe: Literal["mini", "mini-ar"] = "mini"
+    suite: str = "tabletop"
+    demos: Path = Path("data/demos")
+    out: Path = Path("runs/train")
+    rounds: int = 1
+    corrections: int = 500
+    workers: int = 0
+    init: Path | None = None
+    compile: bool = True
+    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 0
+
+
+def run(config: Train) -> int:
+    """Train, correct, train again; returns the exit code."""
+    from policy.training.mini import CORRECTED, RECIPES
+    from sim.training_data import load_episodes
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    demonstrations = load_episodes([config.demos])
+    out = open_run_folder(config.out, config, resume=False)
+    learner = Learner(config, demonstrations, out)
+    learner.learn(RECIPES[config.recipe], demonstrations, config.init)
+    episodes, rounds = list(demonstrations), []
+    for number in range(config.rounds):
+        folder = out / f"corrections-{number}"
+        rounds.append(learner.correct(folder, number))
+        episodes += load_episodes([folder])
+        learner.learn(CORRECTED, episodes, out / "raw.safetensors")
+    metrics = {
+        "schema": SCHEMA,
+        "recipe": config.recipe,
+        "demonstrations": len(demonstrations),
+        "demonstration_steps": sum(e.steps for e in demonstrations),
+        "corrections": rounds,
+    }
+    write_json(out / "metrics.json", metrics)
+    print(json.dumps(metrics, indent=2))
+    return 0
+
+
+class Learner:
+    """One policy in the making."""
+
+    def __init__(self, config: Train, demonstrations: list[Episode], out: Path) -> None:
+        from sim.training_data import episode_stats
+
+        self.config, self.out = config, out
+        self.tokenizer = resolve_policy("mini")
+        self.stats = episode_stats(demonstrations)
+        self.policy = self._architecture()
+        self.workers = 1 if config.device == "cuda" else config.workers or os.cpu_count() or 1
+
+    def learn(self, recipe: object, episodes: list[Episode], init: Path | None) -> None:
+        """Run a recipe over some episodes and write the policy folder."""
+        from policy.training.loop import Job, fit
+        from policy.training.mini import save_policy
+
+        config = self.config
+        job = Job(
+            self.policy,
+            recipe,
+            self.out,
+            self.workers,
+            config.seed,
+            init,
+            config.compile,
+            config.device,
+        )
+        weights = fit(job, self._data(episodes), _report)
+        save_policy(weights, self.policy, self.out / "policy", self.tokenizer)
+
+    def correct(self, folder: Path, number: int) -> dict[str, float]:
+        """Let the policy drive and the expert correct it."""
+        from sim.dagger import collect_corrections
+
+        count = self.config.corrections
+        first = CORRECTION_SEEDS + number * count
+        alone = collect_corrections(
+            str(self.out / "policy"),
+            self.config.suite,
+            range(first, first + count),
+            folder,
+            workers=self.workers,
+            report=_report_corrections,
+        )
+        return {"episodes": count, "finished_before_take_over": alone}
+
+    def _architecture(self) -> OpenVLAConfig:
+        from policy.training.mini import mini_config
+        from sim.suites import suite_spec
+
+        spec = suite_spec(self.config.suite)
+        return mini_config(
+            self.config.recipe, spec.name, self.stats, spec.observation, spec.action
+        )
+
+    def _data(self, episodes: list[Episode]) -> TrainingData:
+        from policy.openvla.tokenizer import PromptTokenizer
+        from sim.training_data import training_data
+
+        encode = PromptTokenizer(self.tokenizer, self.policy)
+        return training_data(episodes, self.stats, lambda text: encode(text)[0].tolist())
+
+
+def _report(progress: Progress) -> None:
+    line = (
+        f"stage {progress.stage}/{progress.stages}  {progress.samples:,}/{progress.of:,} samples  "
+        f"{progress.samples_per_s:.0f}/s  action {progress.action:.3f}  "
+        f"grounding {progress.grounding:.3f}  position {progress.position:.3f}"
+    )
+    print(line, file=sys.stderr, flush=True)
+
+
+def _report_corrections(done: int, alone: int) -> None:
+    print(f"corrections: {done} episodes, {alone} done alone", file=sys.stderr, flush=True)

@@ -1,0 +1,148 @@
+"""The OpenVLA family as a policy: an observation in, an action chunk out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from policy.openvla.actions import Normalizer, tokens_to_values
+from policy.openvla.checkpoint import assign, load_tensors
+from policy.openvla.config import load_config
+from policy.openvla.model import OpenVLAModel
+from policy.openvla.processing import ImageProcessor
+from policy.openvla.runtime import Query, Runtime
+from policy.openvla.stopwatch import Stopwatch
+from policy.openvla.tokenizer import PromptTokenizer
+from policy.types import ActionChunk, ActionSpec, Inference, Observation, ObservationSpec, Timing
+from pruning.history import HistoryKey, PrunerState, fresh
+from pruning.registry import make_method
+from pruning.runtime import Pruner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from policy.openvla.config import OpenVLAConfig
+    from policy.openvla.runtime import Answer
+    from pruning.base import Method
+
+
+class OpenVLAPolicy:
+    """A checkpoint of the OpenVLA family, paired with a pruning method.
+
+    Attributes:
+        observation_spec: views and proprioception that it reads.
+        action_spec: what one action row means.
+        execute: rows of a chunk to execute before the next query.
+        pruner: the method at work, with its counters.
+
+    Args:
+        config: the checkpoint's architecture.
+        model: the network, weights in place.
+        tokenizer: the checkpoint's tokenizer.
+        method: which visual tokens live.
+        unnorm_key: data set whose statistics give actions their units; may be left out when the
+            checkpoint has one.
+    """
+
+    def __init__(
+        self,
+        config: OpenVLAConfig,
+        model: OpenVLAModel,
+        tokenizer: PromptTokenizer,
+        method: Method,
+        unnorm_key: str | None = None,
+    ) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.normalizer = Normalizer(config, unnorm_key)
+        self.processor = ImageProcessor(config)
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        if method.cut is None and config.cut_layer is not None:
+            method = replace(method, cut=config.cut_layer)
+        self.pruner = Pruner(method, config.text.num_hidden_layers, model.causal)
+        self.runtime = Runtime(model, self.pruner)
+        self.observation_spec = ObservationSpec(config.views, config.state_names)
+        self.action_spec = ActionSpec(config.action_names, config.chunk, config.rate_hz)
+        self.execute = config.execute or config.chunk
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        method: Method | None = None,
+        unnorm_key: str | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> OpenVLAPolicy:
+        """Load a checkpoint folder in the published layout.
+
+        Raises:
+            CheckpointError: when a file is missing, damaged, or does not fit the architecture.
+        """
+        config = load_config(folder)
+        with torch.device("meta"):
+            model = OpenVLAModel(config)
+        assign(model, load_tensors(folder, dtype=dtype), folder)
+        method = method or make_method("dense", keep=1.0)
+        tokenizer = PromptTokenizer(folder, config)
+        return cls(config, model.to(device), tokenizer, method, unnorm_key)
+
+    def initial_state(self) -> PrunerState:
+        """Nothing remembered."""
+        return fresh()
+
+    def infer(self, observation: Observation, state: PrunerState) -> Inference:
+        """Run one query.
+
+        Raises:
+            ObservationError: when the observation lacks a view or proprioception.
+        """
+        observation.check_against(self.observation_spec)
+        clock = Stopwatch(self.runtime.synchronize)
+        query = self._query(observation)
+        clock.mark("preprocess")
+        answer = self.runtime.run(query, state, clock)
+        chunk = self._chunk(answer)
+        clock.mark("postprocess")
+        timing = Timing(
+            query_ms=clock.total_ms,
+            phase_ms=clock.phase_ms,
+            visual_tokens=len(self.config.views) * self.config.tokens_per_view,
+            kept_tokens=answer.kept.numel(),
+            dense_warmup=answer.dense_warmup,
+            sequence_tokens=answer.sequence_tokens,
+            kept_sequence_tokens=answer.kept_sequence_tokens,
+        )
+        return Inference(chunk, answer.state, timing)
+
+    def _query(self, observation: Observation) -> Query:
+        pixels = torch.from_numpy(self.processor(observation.images))
+        proprio = None
+        if self.config.proprio_dim:
+            proprio = torch.from_numpy(self.normalizer.normalize_state(observation.state)[None])
+            proprio = proprio.to(self.device, self.dtype)
+        grid = self.config.towers[0].grid
+        key = HistoryKey(
+            observation.episode, observation.instruction, (grid, grid), self.config.views
+        )
+        return Query(
+            pixels.to(self.device, self.dtype),
+            torch.from_numpy(self.tokenizer(observation.instruction)).to(self.device),
+            proprio,
+            key,
+            observation.stamp_s,
+        )
+
+    def _chunk(self, answer: Answer) -> ActionChunk:
+        shape = (self.config.chunk, self.config.dof)
+        tokens = None
+        if answer.tokens is not None:
+            tokens = answer.tokens.cpu().numpy().reshape(shape)
+            values = tokens_to_values(tokens, self.config)
+        else:
+            values = answer.values.float().cpu().numpy()
+        kept = tuple(answer.kept.cpu().numpy())
+        return ActionChunk(self.normalizer.unnormalize(values), values, tokens, kept)

@@ -1,0 +1,98 @@
+"""The small policies that ship: architecture, recipes, and how trained weights become a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+
+from policy.openvla.checkpoint import save_checkpoint
+from policy.openvla.config import OpenVLAConfig, TextConfig, TowerConfig
+from policy.openvla.layout import expected_shapes
+from policy.openvla.mini_tokenizer import ACTION_VOCAB, EMPTY_TOKEN_ID, PAD_MULTIPLE
+from policy.training.recipe import Recipe, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from policy.types import ActionSpec, ObservationSpec
+
+TOWER = TowerConfig(
+    "vit_mini_patch8_96", 96, 8, width=128, depth=4, heads=2, mlp_width=512, film=True
+)
+TEXT = TextConfig(ACTION_VOCAB + PAD_MULTIPLE, 128, 256, 6, 2, 2)
+
+COARSE = Stage(120_000, 64, patch=16, pool=1, learning_rate=1.5e-3)
+POOLED = Stage(120_000, 64, patch=8, pool=2, learning_rate=1e-3)
+FULL = Stage(60_000, 32, patch=8, pool=1, learning_rate=6e-4, final=0.7)
+
+WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 1.0)
+"""The rotation only holds the gripper upright: small commands, mostly noise in the label."""
+
+RECIPES = {
+    "mini": Recipe("mini", (COARSE, POOLED, FULL), action_weights=WEIGHTS),
+    "mini-ar": Recipe("mini-ar", (COARSE, POOLED, FULL), action_weights=WEIGHTS),
+}
+CORRECTED = Recipe("corrected", (FULL,), action_weights=WEIGHTS)
+"""What follows each round of corrections."""
+
+
+def mini_config(
+    recipe: str, dataset: str, stats: dict[str, Any], seen: ObservationSpec, acts: ActionSpec
+) -> OpenVLAConfig:
+    """Architecture of `mini` (parallel chunks of 8) or `mini-ar` (one action, token by token).
+
+    `mini-ar` reads proprioception and two cameras as `mini` does, and has FiLM; OpenVLA itself, the
+    model of its decoding, has one camera and neither.
+    """
+    causal = recipe == "mini-ar"
+    return OpenVLAConfig(
+        (TOWER,),
+        TEXT,
+        pad_to_multiple_of=PAD_MULTIPLE,
+        decoding="autoregressive" if causal else "parallel",
+        chunk=1 if causal else acts.horizon,
+        dof=acts.dof,
+        views=seen.views,
+        proprio_dim=len(seen.state_names),
+        norm_stats={dataset: stats},
+        arch="leanvla-mini",
+        rate_hz=acts.rate_hz,
+        empty_token_id=EMPTY_TOKEN_ID,
+        state_names=seen.state_names,
+        action_names=acts.names,
+        cut_layer=2,
+    )
+
+
+def policy_tensors(weights: dict[str, Tensor], config: OpenVLAConfig) -> dict[str, Tensor]:
+    """The network of a training checkpoint, without its training heads.
+
+    Raises:
+        ValueError: when the weights do not have the shapes of `config`.
+    """
+    prefix = "model."
+    tensors = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+    shapes = expected_shapes(config)
+    for name, shape in shapes.items():
+        if name not in tensors or tuple(tensors[name].shape) != tuple(shape):
+            raise ValueError(f"{name}: trained weights do not fit the architecture {shape}")
+    return {name: tensors[name] for name in shapes}
+
+
+def save_policy(weights: Path, config: OpenVLAConfig, folder: Path, tokenizer: Path) -> None:
+    """Write trained weights as a checkpoint folder in the published layout.
+
+    Args:
+        weights: `weights.safetensors` of a training run.
+        config: the policy's architecture.
+        folder: where to write.
+        tokenizer: folder that holds the tokenizer's files.
+    """
+    tensors = policy_tensors(load_file(weights), config)
+    tensors = {name: value.to(torch.float32) for name, value in tensors.items()}
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    save_checkpoint(folder, config, tensors, [tokenizer / name for name in names])

@@ -1,0 +1,135 @@
+"""Corrections: the policy drives, the expert says what it would have done, then takes over.
+
+DAgger (Ross et al. 2011) with a take-over at a random time: the first part labels states that the
+policy visits by itself, the second part shows the way back from them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policy.registry import load_policy
+from sim.demos import EPISODES_PER_SHARD, SETTLE_STEPS, EpisodeBuffer, ground, write_shard
+from sim.suites import make_suite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from policy.types import Policy
+    from sim.demos import Episode
+    from sim.suites.tabletop.suite import Tabletop
+
+EARLIEST_TAKE_OVER, LATEST_TAKE_OVER = 10, 140
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One shard's worth of corrected episodes.
+
+    Attributes:
+        policy: name or folder of the policy that drives.
+        suite: where.
+        seeds: one episode each.
+        out: file to write.
+    """
+
+    policy: str
+    suite: str
+    seeds: tuple[int, ...]
+    out: Path
+
+
+def correct(suite: Tabletop, policy: Policy, seed: int, execute: int) -> tuple[Episode, bool]:
+    """One episode; also tells whether the policy succeeded before the expert took over.
+
+    Args:
+        suite: the simulator.
+        policy: who drives first.
+        seed: of the scene, and of the time of the take-over.
+        execute: rows of a chunk that are executed before the policy is asked again.
+    """
+    start = suite.reset(seed)
+    rng = np.random.default_rng([seed, 2])
+    take_over = int(rng.integers(EARLIEST_TAKE_OVER, LATEST_TAKE_OVER))
+    buffer = EpisodeBuffer(start.instruction, start.task, seed, source="dagger")
+    state, plan = policy.initial_state(), []
+    success, alone, left = False, False, suite.spec.max_steps
+    step = 0
+    while left > 0:
+        label, observation = suite.expert_action(), suite.observe()
+        buffer.record(observation, label, ground(suite))
+        action = label
+        if step < take_over:
+            if not plan:
+                chunk, state, _ = policy.infer(observation, state)
+                plan = list(chunk.actions[:execute])
+            action = plan.pop(0)
+        result = suite.step(action)
+        step, left = step + 1, left - 1
+        if result.success and not success:
+            success, alone, left = True, step <= take_over, min(left, SETTLE_STEPS)
+    return buffer.finish(success=success), alone
+
+
+def collect_corrections(
+    policy: str,
+    suite: str,
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    workers: int = 1,
+    report: Callable[[int, int], None] | None = None,
+) -> float:
+    """Correct `policy` on every seed; shards that exist are not made again.
+
+    Args:
+        policy: name or folder.
+        suite: name of the suite.
+        seeds: one episode each.
+        out: folder of the shards.
+        workers: processes.
+        report: called after each shard with episodes done and successes of the policy alone.
+
+    Returns:
+        Share of new episodes that the policy finished before the take-over.
+    """
+    jobs = []
+    for begin in range(0, len(seeds), EPISODES_PER_SHARD):
+        part = tuple(seeds[begin : begin + EPISODES_PER_SHARD])
+        path = Path(out) / f"corrections-{part[0]:09d}.safetensors"
+        if not path.exists():
+            jobs.append(Correction(policy, suite, part, path))
+    done = alone = 0
+    for job, successes in zip(jobs, _run(jobs, workers), strict=True):
+        done, alone = done + len(job.seeds), alone + successes
+        if report is not None:
+            report(done, alone)
+    return alone / done if done else float("nan")
+
+
+def _run(jobs: Sequence[Correction], workers: int) -> Iterator[int]:
+    if workers <= 1:
+        yield from map(_correct_shard, jobs)
+        return
+    # Spawned, not forked: a GL context does not survive a fork.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(_correct_shard, jobs)
+
+
+_LOADED: dict[tuple[str, str], tuple[Tabletop, Policy]] = {}
+
+
+def _correct_shard(job: Correction) -> int:
+    key = (job.suite, job.policy)
+    if key not in _LOADED:
+        _LOADED[key] = make_suite(job.suite), load_policy(job.policy)
+    suite, policy = _LOADED[key]
+    execute = getattr(policy, "execute", None) or policy.action_spec.horizon
+    results = [correct(suite, policy, seed, execute) for seed in job.seeds]
+    write_shard(job.out, [episode for episode, _ in results])
+    return sum(alone for _, alone in results)

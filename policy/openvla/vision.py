@@ -51,11 +51,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Attend over all tokens of one view."""
         b, n, d = x.shape
-        q, k, v = (
-            self.qkv(x)
-            .view(b, n, 3, self.heads, d // self.heads)
-            .permute(2, 0, 3, 1, 4)
-        )
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, d))
 
 
@@ -121,9 +117,9 @@ class PatchEmbed(nn.Module):
         """Row-major patch tokens, computed as one matrix product (faster than conv on CPUs)."""
         b, c, h, w = pixels.shape
         size = self.proj.kernel_size[0]
-        tiles = pixels.view(b, c, h // size, size, w // size, size).permute(
-            0, 2, 4, 1, 3, 5
-        )
+        rows, columns = h // size, w // size
+        pixels = pixels[..., : rows * size, : columns * size]  # as a strided convolution would
+        tiles = pixels.reshape(b, c, rows, size, columns, size).permute(0, 2, 4, 1, 3, 5)
         return functional.linear(
             tiles.reshape(b, -1, c * size * size),
             self.proj.weight.flatten(1),
@@ -139,22 +135,14 @@ class Tower(nn.Module):
         width = tower.width
         self.prefix = int(tower.class_token) + tower.registers
         self.patch_embed = PatchEmbed(width, tower.patch_size)
-        self.cls_token = (
-            nn.Parameter(torch.zeros(1, 1, width)) if tower.class_token else None
-        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if tower.class_token else None
         self.reg_token = (
-            nn.Parameter(torch.zeros(1, tower.registers, width))
-            if tower.registers
-            else None
+            nn.Parameter(torch.zeros(1, tower.registers, width)) if tower.registers else None
         )
         self.pos_embed = nn.Parameter(torch.randn(1, tower.tokens, width) * 0.02)
-        self.blocks = nn.ModuleList(
-            Block(tower, text_width) for _ in range(tower.depth)
-        )
+        self.blocks = nn.ModuleList(Block(tower, text_width) for _ in range(tower.depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn_pool = (
-            AttentionPool(width, tower.mlp_width) if tower.attn_pool else None
-        )
+        self.attn_pool = AttentionPool(width, tower.mlp_width) if tower.attn_pool else None
 
     def forward(
         self,
@@ -163,9 +151,7 @@ class Tower(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """Patch tokens after the second-to-last block."""
         x = self.patch_embed(pixels) + self.pos_embed
-        prefix = [
-            token for token in (self.cls_token, self.reg_token) if token is not None
-        ]
+        prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
             x = torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x], 1)
         for block in self.blocks[:-1]:
@@ -180,9 +166,7 @@ class VisionBackbone(nn.Module):
         super().__init__()
         text_width = config.text.hidden_size
         self.featurizer = Tower(config.towers[0], text_width)
-        self.fused_featurizer = (
-            Tower(config.towers[1], text_width) if config.fused else None
-        )
+        self.fused_featurizer = Tower(config.towers[1], text_width) if config.fused else None
 
     def forward(
         self,
@@ -201,9 +185,7 @@ class VisionBackbone(nn.Module):
             language = language.repeat_interleave(views, 0)
         tokens = self.featurizer(pixels[:, :3], language)
         if self.fused_featurizer is not None:
-            tokens = torch.cat(
-                [tokens, self.fused_featurizer(pixels[:, 3:], language)], -1
-            )
+            tokens = torch.cat([tokens, self.fused_featurizer(pixels[:, 3:], language)], -1)
         return tokens.view(b, views, *tokens.shape[1:])
 
 

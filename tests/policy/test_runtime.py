@@ -237,3 +237,12 @@ def test_fused_towers_read_their_own_channels() -> None:
     backbone = model.vision_backbone(pixels, text.mean(1))
     alpha = model.vision_backbone.featurizer(pixels[:, :3], text.mean(1))
     assert torch.allclose(backbone[:, 0, :, :16], alpha, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [32, 30])
+def test_patches_equal_a_strided_convolution(side: int) -> None:
+    """Also where the patch does not divide the image: the rest at the far edges is not read."""
+    embed = build(PARALLEL).vision_backbone.featurizer.patch_embed
+    pixels = torch.randn(2, 3, side, side)
+    wanted = embed.proj(pixels).flatten(2).transpose(1, 2)
+    assert torch.allclose(embed(pixels), wanted, atol=1e-5)

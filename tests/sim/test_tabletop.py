@@ -58,6 +58,7 @@ def test_layouts_keep_objects_apart_and_contain_the_target() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_expert_succeeds_and_shrugs_off_noise(tabletop: Tabletop, family: str) -> None:
     seeds = seeds_of(family, 100)
     done = [run_expert(tabletop, seed, noise=0.4 * (i % 2)) for i, seed in enumerate(seeds)]

@@ -18,15 +18,15 @@ STYLE = """
   --c2:#e2a65a; --c3:#6fbf9a; --c4:#bb90d6; --c5:#df8390; --c6:#bab75e; --c7:#72bcc9;
   --c8:#6b727b; } }
 * { box-sizing: border-box }
-body { margin:0 auto; max-width:1080px; padding:2.2rem 1.4rem 4rem; background:var(--paper);
+body { margin:0 auto; max-width:1140px; padding:2.2rem 1.4rem 4rem; background:var(--paper);
   color:var(--ink); font:15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif }
 h1 { font-size:1.55rem; margin:0 0 .2rem; letter-spacing:-.01em }
 h2 { font-size:1.08rem; margin:2.6rem 0 .5rem }
-p, li { max-width:72ch } .soft, figcaption, caption { color:var(--soft); font-size:.86rem }
+p, li { max-width:72ch } .soft, figcaption { color:var(--soft); font-size:.86rem }
 .note { border-left:3px solid var(--c2); padding:.3rem .9rem; background:var(--card) }
-.scroll { overflow-x:auto } table { border-collapse:collapse; font-variant-numeric:tabular-nums }
-caption { caption-side:bottom; text-align:left; padding-top:.5rem }
-th, td { padding:.32rem .8rem .32rem 0; text-align:right; white-space:nowrap;
+.scroll { overflow-x:auto }
+table { border-collapse:collapse; font-size:.9rem; font-variant-numeric:tabular-nums }
+th, td { padding:.32rem .9rem .32rem 0; text-align:right; white-space:nowrap;
   border-bottom:1px solid var(--line) }
 th { font-weight:600; font-size:.82rem; color:var(--soft); vertical-align:bottom }
 th:first-child, td:first-child { text-align:left } td small { color:var(--soft) }
@@ -68,10 +68,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "")
     lines = "\n".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
     )
-    below = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll"><table>{below}<thead><tr>{heads}</tr></thead>'
-        f"<tbody>\n{lines}\n</tbody></table></div>"
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>\n{lines}\n</tbody></table></div>" + paragraph(caption, "soft")
     )
 
 

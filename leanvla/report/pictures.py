@@ -26,7 +26,10 @@ def film_strips(recordings: Iterable[Recording]) -> list[Picture]:
     return [
         Picture(
             _caption(film),
-            tuple(_png(compose(film, frame)) for frame in moments(film.frames, MOMENTS)),
+            tuple(
+                (f"step {frame.step}", _png(compose(film, frame)))
+                for frame in moments(film.frames, MOMENTS)
+            ),
         )
         for film in recordings
     ]
@@ -50,7 +53,7 @@ def write_videos(folder: Path, recordings: Iterable[Recording]) -> list[Picture]
         write_mp4(path, captioned(film), film.frames_per_s)
         room -= path.stat().st_size
         if room >= 0:
-            pictures.append(Picture(_caption(film), (path.read_bytes(),)))
+            pictures.append(Picture(_caption(film), ((path.name, path.read_bytes()),)))
     return pictures
 
 

@@ -25,11 +25,11 @@ class Picture:
 
     Attributes:
         caption: what it shows.
-        files: PNG images of one strip, or one MP4.
+        files: captions and PNG images of one strip, or one MP4.
     """
 
     caption: str
-    files: tuple[bytes, ...]
+    files: tuple[tuple[str, bytes], ...]
 
 
 def write_report(
@@ -131,37 +131,39 @@ def _speed(run: Run) -> str:
 
 
 def _results(runs: Sequence[Run]) -> str:
-    judged = ("", "success", "95 % interval", "difference to dense", "n", "errors", "wrong object")
-    timed = ("kept tokens", "p50 ms", "p95 ms", "speed-up", "ceiling", "of ceiling")
+    judged = ("", "success", "points to dense", "judged", "errors", "wrong object")
+    timed = ("tokens kept", "p50, p95 ms", "speed-up", "of ceiling")
     return table(
         judged + timed,
         map(_result_row, runs),
-        "Success: Wilson intervals. Difference: percentage points on the same seeds, Newcombe's "
-        "paired interval. Errors are episodes lost to the simulator; they are not judged. "
-        "Speed-up: dense p50 over p50, episodes interleaved. Ceiling: Amdahl's limit from the "
-        "dense phases.",
+        "Small figures are 95 % intervals: Wilson's for success, Newcombe's paired one for the "
+        "difference on the same seeds. Errors are episodes lost to the simulator; they are not "
+        "judged. Speed-up: dense p50 over p50, episodes interleaved. Ceiling: Amdahl's limit from "
+        "the dense phases, and how much of it was reached.",
     )
 
 
 def _result_row(run: Run) -> list[str]:
     latency, speedup, ceiling = run["query_latency_ms"], run["speedup_p50"], run["speedup_ceiling"]
+    low, high = run["success_ci95"]
     reused = " <small>(is dense)</small>" if run["reused_from"] else ""
     errors = str(run["errors"])
     return [
         escape(name(run)) + reused,
-        _percent(run["success_rate"]),
-        "{:.1%} – {:.1%}".format(*run["success_ci95"]),
+        f"{_percent(run['success_rate'])} <small>{low * 100:.1f} – {high * 100:.1f}</small>",
         _difference(run["paired_difference_to_dense"]),
         str(run["successes"] + run["failures"]),
         f'<span class="bad">{errors}</span>' if run["errors"] else errors,
         _percent(run["wrong_object_rate"]),
         f"{run['tokens']['kept']} / {run['tokens']['visual']}",
-        _number(latency["p50"], ".2f"),
-        _number(latency["p95"], ".2f"),
+        f"{_number(latency['p50'], '.2f')} <small>{_number(latency['p95'], '.2f')}</small>",
         _number(speedup, ".2f", "×"),
-        _number(ceiling, ".2f", "×"),
-        f"{speedup / ceiling:.0%}" if speedup and ceiling and ceiling > 1 else "–",
+        f"{_number(ceiling, '.2f', '×')} <small>{_reached(speedup, ceiling)}</small>",
     ]
+
+
+def _reached(speedup: float | None, ceiling: float | None) -> str:
+    return f"{speedup / ceiling:.0%}" if speedup and ceiling and ceiling > 1 else ""
 
 
 def _difference(paired: Mapping[str, Any] | None) -> str:
@@ -216,7 +218,7 @@ def _strips(overlays: Sequence[Picture]) -> list[str]:
     intro = "Patches that were pruned are dim; the acting query saw the others above the cut."
     strips = (
         f'{paragraph(strip.caption)}<div class="row">'
-        + "".join(image(png, f"moment {i}", 236) for i, png in enumerate(strip.files, 1))
+        + "".join(image(png, caption, 250) for caption, png in strip.files)
         + "</div>"
         for strip in overlays
     )
@@ -224,7 +226,7 @@ def _strips(overlays: Sequence[Picture]) -> list[str]:
 
 
 def _videos(videos: Sequence[Picture]) -> list[str]:
-    figures = "".join(video(clip.files[0], clip.caption) for clip in videos)
+    figures = "".join(video(clip.files[0][1], clip.caption) for clip in videos)
     return [f'<div class="row">{figures}</div>'] if figures else []
 
 

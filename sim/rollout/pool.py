@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 ERRORS_IN_A_ROW = 8
+GRACE_S = 2.0
 
 
 class Pool:
@@ -49,7 +50,10 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         """End every process."""
         for worker in self._workers:
-            worker.close()
+            worker.hang_up()
+        deadline = time.monotonic() + GRACE_S
+        for worker in self._workers:
+            worker.close(max(0.0, deadline - time.monotonic()))
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Done]:
         """Run every job and give each result as it comes, in no particular order.
@@ -131,7 +135,7 @@ class _Worker:
             message = child.connection.recv()
         except (EOFError, ConnectionError):
             self._child = None
-            return Lost(f"worker {child.mourn()}")
+            return Lost(f"worker {child.end(grace_s=1.0)}")
         self._touch()
         return message
 
@@ -142,9 +146,14 @@ class _Worker:
             raise RuntimeError("an idle worker has no job to give back")
         return job
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Tell the worker to leave by itself, and to take its simulator along."""
         if self._child is not None:
-            self._child.end()
+            self._child.connection.close()
+
+    def close(self, grace_s: float = 0.0) -> None:
+        if self._child is not None:
+            self._child.end(grace_s)
             self._child = None
 
     def _touch(self) -> None:

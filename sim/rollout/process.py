@@ -41,9 +41,14 @@ class Child:
             self._process.start()
         theirs.close()
 
-    def end(self) -> str:
-        """Kill the child and all that it started; returns how it had ended by itself, if it had."""
-        self._process.join(0.0)
+    def end(self, grace_s: float = 0.0) -> str:
+        """Kill the child and all that it started; returns how it had ended by itself, if it had.
+
+        Args:
+            grace_s: how long to wait for it to end by itself. A child whose pipe broke needs a
+                moment before its exit code is known.
+        """
+        self._process.join(grace_s)
         code = self._process.exitcode
         if self._process.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -52,11 +57,6 @@ class Child:
         self._process.join()
         self.connection.close()
         return _describe_exit(code)
-
-    def mourn(self) -> str:
-        """`end`, for a child whose pipe broke: its exit code is known a moment later."""
-        self._process.join(1.0)
-        return self.end()
 
 
 def _describe_exit(code: int | None) -> str:

@@ -129,7 +129,9 @@ class Simulator:
             kind, value = child.connection.recv()
         except (EOFError, ConnectionError):
             self._child = None
-            raise SimulatorLostError(f"simulator {child.mourn()} during `{request}`") from None
+            raise SimulatorLostError(
+                f"simulator {child.end(grace_s=1.0)} during `{request}`"
+            ) from None
         if kind == "answer":
             return value
         self.close()

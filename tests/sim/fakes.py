@@ -6,6 +6,7 @@ see its way; every claim of the runner can then be tested in milliseconds.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -151,12 +152,15 @@ class FaultySuite(FakeSuite):
         fault: `hang`, `kill`, `exit` or `raise`.
         seeds: the bad seeds.
         once: a folder; a seed that has a file there was bad before and is good now.
+        pids: a folder that takes one file per process, named by its id.
     """
 
     def __init__(
-        self, *, fault: str, seeds: list[int], once: str | None = None, max_steps: int = 40
+        self, *, fault: str, seeds: list[int], once: str | None = None, pids: str | None = None
     ) -> None:
-        super().__init__(max_steps=max_steps)
+        super().__init__()
+        if pids:
+            (Path(pids) / str(os.getpid())).touch()
         self.fault, self.seeds, self.once, self.steps = fault, seeds, once, 0
 
     def reset(self, seed: int) -> EpisodeStart:
@@ -189,3 +193,45 @@ _FAULTS = {
     "exit": lambda: os._exit(7),
     "raise": _raise,
 }
+
+
+class ThreadsSuite(FakeSuite):
+    """Tells what its process was told about threads, as the task."""
+
+    def reset(self, seed: int) -> EpisodeStart:
+        told = (f"{name}={os.environ.get(name)}" for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"))
+        return super().reset(seed)._replace(task=" ".join(told))
+
+
+class ChestPolicy(FakePolicy):
+    observation_spec = ObservationSpec(views=("front", "chest"))
+
+
+class WristPolicy(FakePolicy):
+    """Reads one view and the state in another order than the suite gives it."""
+
+    observation_spec = ObservationSpec(views=("wrist",), state_names=("target_m", "x_m"))
+
+    def infer(self, observation: Observation, state: int) -> Inference:
+        observation.check_against(self.observation_spec)
+        if observation.images[0][0, -1, 0] != 120:
+            raise RuntimeError("this is not the wrist camera")
+        observation = dataclasses.replace(observation, state=observation.state[::-1].copy())
+        return super().infer(observation, state)
+
+
+class TalkativeSuite(FakeSuite):
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        os.write(1, b"hello from the physics\n")
+
+
+class SlowSuite(FakeSuite):
+    def step(self, action: np.ndarray) -> StepResult:
+        time.sleep(0.05)
+        return super().step(action)
+
+
+class CrashingOnOne(FaultySuite):
+    def __init__(self, **_: object) -> None:
+        super().__init__(fault="kill", seeds=[1])

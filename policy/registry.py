@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policy.openvla.errors import PolicyNameError
 
@@ -55,7 +55,7 @@ def load_policy(
     threads: int = 1,
     device: str = "cpu",
     dtype: str = "float32",
-    **method_fields: object,
+    **method_fields: Any,
 ) -> OpenVLAPolicy:
     """Load a policy with a pruning method.
 

@@ -85,6 +85,7 @@ class Observation:
     episode: int = 0
 
     def __post_init__(self) -> None:
+        """Check every field."""
         if not self.images:
             raise ObservationError("no camera frame: give one RGB image per view")
         for view, image in enumerate(self.images):
@@ -188,8 +189,8 @@ def _check_image(view: int, image: np.ndarray) -> None:
         )
     if image.min() == image.max():
         raise ObservationError(
-            f"view {view}: every pixel is {image.flat[0]}: the camera or the renderer shows nothing; "
-            "check the lens cap, the topic, or run `leanvla doctor` for the GL backend"
+            f"view {view}: every pixel is {image.flat[0]}: the camera or the renderer shows "
+            "nothing; check the lens cap, the topic, or run `leanvla doctor` for the GL backend"
         )
 
 

@@ -47,9 +47,7 @@ def attend(
     if _plain:
         return _plain_attend(q, k, v, causal)
     grouped = q.shape[1] != k.shape[1]
-    return functional.scaled_dot_product_attention(
-        q, k, v, is_causal=causal, enable_gqa=grouped
-    )
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=grouped)
 
 
 def _plain_attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
@@ -58,8 +56,6 @@ def _plain_attend(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
         k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(
-            1
-        )
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(future, float("-inf"))
     return scores.softmax(-1) @ v

@@ -196,7 +196,8 @@ def _parallel(folder: Path, stats: dict[str, Any], said: dict[str, Any]) -> dict
             f"{sides['noisy_action_projector']}: the diffusion head is not supported: "
             "give a checkpoint with the L1 or the discrete head"
         )
-    fields = {"decoding": "parallel", "head": "l1" if "action_head" in sides else "discrete"}
+    head = "l1" if "action_head" in sides else "discrete"
+    fields: dict[str, Any] = {"decoding": "parallel", "head": head}
     if platform is None:
         if {"chunk", "views", "proprio_dim"} <= said.keys():
             return fields

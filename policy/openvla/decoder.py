@@ -51,12 +51,8 @@ class LayerOutput(NamedTuple):
 
 def rope_table(text: TextConfig, positions: Int64[Tensor, " s"]) -> Rope:
     """Rotary phases for the given positions, computed in float32 (two halves, Llama layout)."""
-    half = torch.arange(
-        0, text.head_dim, 2, dtype=torch.float32, device=positions.device
-    )
-    angle = (
-        positions.float()[:, None] * text.rope_theta ** (-half / text.head_dim)[None]
-    )
+    half = torch.arange(0, text.head_dim, 2, dtype=torch.float32, device=positions.device)
+    angle = positions.float()[:, None] * text.rope_theta ** (-half / text.head_dim)[None]
     angle = torch.cat([angle, angle], -1)
     return Rope(angle.cos(), angle.sin())
 
@@ -78,9 +74,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """Normalise the last axis."""
-        return functional.rms_norm(
-            x.float(), x.shape[-1:], self.weight.float(), self.eps
-        ).to(x.dtype)
+        weight = self.weight.float()
+        return functional.rms_norm(x.float(), x.shape[-1:], weight, self.eps).to(x.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -112,9 +107,7 @@ class SelfAttention(nn.Module):
         if past is not None:
             k, v = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
         out = attend(q, k, v, causal=causal and s > 1)
-        return LayerOutput(
-            self.o_proj(out.transpose(1, 2).reshape(b, s, -1)), q, KeyValue(k, v)
-        )
+        return LayerOutput(self.o_proj(out.transpose(1, 2).reshape(b, s, -1)), q, KeyValue(k, v))
 
 
 class GatedMlp(nn.Module):
@@ -150,9 +143,7 @@ class DecoderLayer(nn.Module):
         past: KeyValue | None = None,
     ) -> LayerOutput:
         """Run the layer; queries and keys come back for side computations."""
-        attention = self.self_attn(
-            self.input_layernorm(x), rope, causal=causal, past=past
-        )
+        attention = self.self_attn(self.input_layernorm(x), rope, causal=causal, past=past)
         x = x + attention.x
         return attention._replace(x=x + self.mlp(self.post_attention_layernorm(x)))
 
@@ -163,9 +154,7 @@ class LlamaModel(nn.Module):
     def __init__(self, text: TextConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size)
-        self.layers = nn.ModuleList(
-            DecoderLayer(text) for _ in range(text.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(text) for _ in range(text.num_hidden_layers))
         self.norm = RMSNorm(text.hidden_size, text.rms_norm_eps)
 
 

@@ -32,9 +32,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.ffn = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU()
-        )
+        self.ffn = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
 
     def forward(self, x: Float[Tensor, "b c d"]) -> Float[Tensor, "b c d"]:
         """Add the block's output."""

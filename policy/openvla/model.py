@@ -79,9 +79,7 @@ class OpenVLAModel(nn.Module):
         self.vision_backbone = VisionBackbone(config)
         self.projector = Projector(config)
         self.language_model = LlamaDecoder(config.text)
-        self.proprio_projector = (
-            ProprioProjector(config) if config.proprio_dim else None
-        )
+        self.proprio_projector = ProprioProjector(config) if config.proprio_dim else None
         self.action_head = L1ActionHead(config) if config.head == "l1" else None
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -22,6 +22,8 @@ from pruning.runtime import Pruner
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.runtime import Answer
@@ -121,7 +123,7 @@ class OpenVLAPolicy:
     def _query(self, observation: Observation) -> Query:
         pixels = torch.from_numpy(self.processor(observation.images))
         proprio = None
-        if self.config.proprio_dim:
+        if self.config.proprio_dim and observation.state is not None:
             proprio = torch.from_numpy(self.normalizer.normalize_state(observation.state)[None])
             proprio = proprio.to(self.device, self.dtype)
         grid = self.config.towers[0].grid
@@ -139,10 +141,10 @@ class OpenVLAPolicy:
     def _chunk(self, answer: Answer) -> ActionChunk:
         shape = (self.config.chunk, self.config.dof)
         tokens = None
-        if answer.tokens is not None:
-            tokens = answer.tokens.cpu().numpy().reshape(shape)
-            values = tokens_to_values(tokens, self.config)
-        else:
+        if answer.values is not None:
             values = answer.values.float().cpu().numpy()
+        else:
+            tokens = cast("Tensor", answer.tokens).cpu().numpy().reshape(shape)
+            values = tokens_to_values(tokens, self.config)
         kept = tuple(answer.kept.cpu().numpy())
         return ActionChunk(self.normalizer.unnormalize(values), values, tokens, kept)

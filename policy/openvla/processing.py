@@ -51,7 +51,7 @@ def resize_naive(frame: Frame, size: int) -> Frame:
     return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def letterbox(frame: Frame, size: int, fill: tuple[int, int, int]) -> Frame:
+def letterbox(frame: Frame, size: int, fill: tuple[int, ...]) -> Frame:
     """Pad to a square with `fill`, then resize like `resize_naive`."""
     h, w, _ = frame.shape
     side = max(h, w)
@@ -115,7 +115,7 @@ def _normalised_levels(
 ) -> Float32[np.ndarray, "3 256"]:
     """`(level / 255 - mean) / std` of every grey level, in the reference's float32 order."""
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    return (levels - np.float32(mean)[:, None]) / np.float32(std)[:, None]
+    return (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
 
 def normalise(frame: Frame, tower: TowerConfig, out: Float32[np.ndarray, "3 h w"]) -> None:

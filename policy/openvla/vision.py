@@ -195,14 +195,10 @@ class Projector(nn.Module):
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         vision, text = config.vision_width, config.text.hidden_size
-        if config.fused:
-            self.fc1 = nn.Linear(vision, 4 * vision)
-            self.fc2 = nn.Linear(4 * vision, text)
-            self.fc3 = nn.Linear(text, text)
-        else:
-            self.fc1 = nn.Linear(vision, text)
-            self.fc2 = nn.Linear(text, text)
-            self.fc3 = None
+        inner = 4 * vision if config.fused else text
+        self.fc1 = nn.Linear(vision, inner)
+        self.fc2 = nn.Linear(inner, text)
+        self.fc3 = nn.Linear(text, text) if config.fused else None
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... e"]:
         """Project every token by itself."""

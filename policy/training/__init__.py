@@ -1,1 +1,1 @@
-"""Learning a small OpenVLA-format policy from demonstrations. Needs torch; never imported to act."""
+"""Learning a small OpenVLA-format policy from demonstrations; never imported to act."""

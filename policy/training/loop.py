@@ -235,7 +235,7 @@ def initialise(net: TrainingNet) -> None:
     torch.nn.init.normal_(net.model.language_model.model.embed_tokens.weight, std=0.5)
     for block in net.model.vision_backbone.featurizer.blocks:
         for layer in (block.scale, block.shift):
-            if layer is not None:
+            if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.normal_(layer.weight, std=0.02)
                 torch.nn.init.zeros_(layer.bias)
 
@@ -244,7 +244,8 @@ def make_optimizers(
     net: TrainingNet, learning_rate: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks and layers, AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in net.named_parameters():
         inner = parameter.ndim == 2 and (".blocks." in name or ".layers." in name)
         inner = inner and ".scale." not in name and ".shift." not in name
@@ -266,9 +267,7 @@ def _average_gradients(net: TrainingNet, workers: int) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     distributed.all_reduce(flat)
     flat /= workers
-    for gradient, part in zip(
-        gradients, flat.split([g.numel() for g in gradients]), strict=True
-    ):
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

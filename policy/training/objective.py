@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from policy.openvla.config import OpenVLAConfig
-    from policy.training.recipe import Recipe, Stage
+    from policy.training.recipe import Recipe
 
 
 class Losses(NamedTuple):
@@ -43,11 +43,13 @@ class TrainingNet(nn.Module):
         weights: weight of each action dimension; equal when empty.
     """
 
+    weights: Float[Tensor, " dof"]
+
     def __init__(self, config: OpenVLAConfig, grid: int, weights: Sequence[float] = ()) -> None:
         super().__init__()
         width = config.text.hidden_size
-        weights = torch.tensor(weights or [1.0] * config.dof)
-        self.register_buffer("weights", weights, persistent=False)
+        per_dof = torch.tensor(weights or [1.0] * config.dof)
+        self.register_buffer("weights", per_dof, persistent=False)
         self.config = config
         self.full_grid = grid
         self.model = OpenVLAModel(config)

@@ -52,4 +52,3 @@ class Recipe:
     label_sigma_bins: float = 3.0
     grounding_weight: float = 0.3
     position_weight: float = 0.3
-

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "leanvla.rollout/1"
 CUT_PHASE = "prefill_above"
+PHASES = ("preprocess", "vision", "prefill_below", "selection", CUT_PHASE, "decode", "head")
 
 
 class IdlePrunerError(RuntimeError):
@@ -137,8 +138,9 @@ def _latency(records: Sequence[EpisodeRecord]) -> dict[str, float | None]:
 
 
 def _phases(records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    """Median time of every phase, in the order in which the policy names them."""
-    names = dict.fromkeys(name for record in records for name in record.phase_ms)
+    """Median time of every phase, in the order of a query; names of the policy's own come last."""
+    present = dict.fromkeys(name for record in records for name in record.phase_ms)
+    names = sorted(present, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
     times = {name: [ms for r in records for ms in r.phase_ms.get(name, [])] for name in names}
     return {name: percentile(values, 50) for name, values in times.items() if values}
 

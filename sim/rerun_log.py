@@ -28,7 +28,7 @@ def check_rerun() -> None:
     try:
         import rerun  # noqa: F401
     except ImportError:
-        raise RerunError("--rerun needs rerun-sdk: pip install rerun-sdk") from None
+        raise RerunError("--rerun needs rerun-sdk: pip install 'rerun-sdk>=0.23'") from None
 
 
 def write_rerun(path: Path, recordings: Iterable[Recording]) -> None:
@@ -53,6 +53,7 @@ def write_rerun(path: Path, recordings: Iterable[Recording]) -> None:
                 drawn = draw_kept(image, np.asarray(tokens, np.int64), film.view_tokens)
                 stream.log(f"{root}/{view}/seen", rerun.Image(image))
                 stream.log(f"{root}/{view}/kept", rerun.Image(drawn))
+        stream.reset_time()
         for query, ms in enumerate(record.query_ms):
             stream.set_time("query", sequence=query)
             stream.log(f"{root}/query_ms", rerun.Scalars(ms))

@@ -44,7 +44,7 @@ class Rollout:
         resume: go on in `out`; finished episodes are kept.
         execute: control steps executed of each chunk; the policy's own choice when left out.
         swap_instruction: tell the policy another valid instruction, judge the original.
-        option: `field=value` of the pruning methods, or `compat=release`; may be repeated.
+        option: fields of the pruning methods, e.g. `window=5 gamma=0.7`, or `compat=release`.
         unnorm_key: data set whose statistics give actions their units.
         render_profile: `default`, `fast` or `lowpoly`; the suite's own when left out.
         view_size: side of the frames that the policy sees, pixels; the suite's own when left out.

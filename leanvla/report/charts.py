@@ -54,15 +54,15 @@ def latency_bars(bars: Sequence[Bar]) -> str:
 
 def success_curves(curves: Mapping[str, Sequence[Point]], dense: Point | None) -> str:
     """Success rate against keep ratio, one line per method, with interval bars and a dense band."""
-    keeps = sorted({point.keep for points in curves.values() for point in points})
-    if not keeps:
+    if not any(curves.values()):
         return ""
+    keeps = sorted({1.0, *(point.keep for points in curves.values() for point in points)})
     width, height, left, top, bottom = 720, 320, 52, 14, 270
     inner = width - left - 40
 
     def x(keep: float) -> float:
-        lo, hi = math.log2(keeps[0]), math.log2(max(keeps[-1], keeps[0] * 2))
-        return left + 20 + (math.log2(keep) - lo) / (hi - lo) * inner
+        octaves = math.log2(keeps[0]) or -1.0
+        return left + 20 + (1.0 - math.log2(keep) / octaves) * inner
 
     def y(rate: float) -> float:
         return bottom - rate * (bottom - top)

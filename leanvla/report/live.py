@@ -16,7 +16,7 @@ from rich.table import Table
 from sim.statistics import percentile
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from sim.rollout.runner import Plan
     from sim.rollout.types import Beat, Cell, EpisodeRecord

@@ -19,7 +19,8 @@ from sim.rollout.worker import serve_episodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Self
+
+    from typing_extensions import Self
 
     from sim.rollout.worker import WorkerSpec
 

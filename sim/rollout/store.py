@@ -16,7 +16,8 @@ from sim.rollout.types import Cell, EpisodeRecord, RolloutError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Self
+
+    from typing_extensions import Self
 
 _DECODER = msgspec.json.Decoder(EpisodeRecord)
 

@@ -20,9 +20,11 @@ from sim.suites import make_suite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from jaxtyping import Float32
+
     from policy.types import Policy
     from sim.demos import Episode
-    from sim.suites.tabletop.suite import Tabletop
+    from sim.suites.base import TrainingSuite
 
 EARLIEST_TAKE_OVER, LATEST_TAKE_OVER = 10, 140
 
@@ -44,7 +46,7 @@ class Correction:
     out: Path
 
 
-def correct(suite: Tabletop, policy: Policy, seed: int, execute: int) -> tuple[Episode, bool]:
+def correct(suite: TrainingSuite, policy: Policy, seed: int, execute: int) -> tuple[Episode, bool]:
     """One episode; also tells whether the policy succeeded before the expert took over.
 
     Args:
@@ -57,7 +59,8 @@ def correct(suite: Tabletop, policy: Policy, seed: int, execute: int) -> tuple[E
     rng = np.random.default_rng([seed, 2])
     take_over = int(rng.integers(EARLIEST_TAKE_OVER, LATEST_TAKE_OVER))
     buffer = EpisodeBuffer(start.instruction, start.task, seed, source="dagger")
-    state, plan = policy.initial_state(), []
+    state = policy.initial_state()
+    plan: list[Float32[np.ndarray, " dof"]] = []
     success, alone, left = False, False, suite.spec.max_steps
     step = 0
     while left > 0:
@@ -121,7 +124,7 @@ def _run(jobs: Sequence[Correction], workers: int) -> Iterator[int]:
         yield from pool.imap(_correct_shard, jobs)
 
 
-_LOADED: dict[tuple[str, str], tuple[Tabletop, Policy]] = {}
+_LOADED: dict[tuple[str, str], tuple[TrainingSuite, Policy]] = {}
 
 
 def _correct_shard(job: Correction) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float32
 
     from policy.types import Observation
-    from sim.suites.tabletop.suite import Tabletop
+    from sim.suites.base import TrainingSuite
 
 TRAIN_SEED_BASE = 1_000_000
 """Demonstrations use seeds from here on."""
@@ -67,7 +67,7 @@ class Grounding(NamedTuple):
     goal_visible: Bool[np.ndarray, " views"]
 
 
-def ground(suite: Tabletop) -> Grounding:
+def ground(suite: TrainingSuite) -> Grounding:
     """Grounding truth of the suite's present state."""
     points = suite.grounding()
     nothing = np.full(3, np.nan, np.float32)
@@ -205,7 +205,7 @@ def read_shards(folder: Path) -> Iterator[Episode]:
         yield from read_shard(path)
 
 
-def demonstrate(suite: Tabletop, seed: int, noise: float) -> Episode:
+def demonstrate(suite: TrainingSuite, seed: int, noise: float) -> Episode:
     """Run the expert through one episode.
 
     Noise strikes half of the steps: sigma `noise` on the translation, a quarter of it on the
@@ -291,7 +291,7 @@ def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterable[Collection]:
         yield from pool.imap(_collect_shard, jobs)
 
 
-_SUITES: dict[str, Tabletop] = {}
+_SUITES: dict[str, TrainingSuite] = {}
 
 
 def _collect_shard(job: tuple[str, float, tuple[int, ...], Path]) -> Collection:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int32, UInt8
 
 BACKENDS = ("egl", "osmesa")
-APT_PACKAGES = "libegl1 libegl-mesa0 libosmesa6 libgl1-mesa-dri"
+APT_PACKAGES = "libegl1 libegl-mesa0 libosmesa6 libgl1-mesa-dri libopengl0"
 _CACHE_VERSION = "1"
 
 
@@ -239,7 +239,8 @@ def decimate_xml(xml: str, max_faces: int) -> str:
         max_faces: largest number of faces of a mesh.
     """
     root = ET.fromstring(xml)
-    visual, solid = set(), set()
+    visual: set[str | None] = set()
+    solid: set[str | None] = set()
     for geom in root.iter("geom"):
         passive = geom.get("contype") == "0" and geom.get("conaffinity") == "0"
         (visual if passive else solid).add(geom.get("mesh"))

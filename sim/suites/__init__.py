@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import difflib
-import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sim.suites.base import Suite
+    from sim.suites.base import SuiteSpec, TrainingSuite
 
 
-def _tabletop(render_profile: str | None, view_size: int) -> Suite:
+class Entry(NamedTuple):
+    """How a suite is described, by render profile, and made, by render profile and view size."""
+
+    spec: Callable[[str | None], SuiteSpec]
+    make: Callable[[str | None, int], TrainingSuite]
+
+
+def _tabletop_spec(render_profile: str | None) -> SuiteSpec:
+    from sim.suites.tabletop.spec import tabletop_spec
+
+    return tabletop_spec(render_profile)
+
+
+def _tabletop(render_profile: str | None, view_size: int) -> TrainingSuite:
     from sim.render import setup_gl
 
     setup_gl()
-    # robosuite greets every import with advice on optional parts; only its errors are of use here.
-    logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     from sim.suites.tabletop.suite import Tabletop
 
     return Tabletop(render_profile, view_size)
 
 
-SUITES: dict[str, Callable[[str | None, int], Suite]] = {"tabletop": _tabletop}
+SUITES: dict[str, Entry] = {"tabletop": Entry(_tabletop_spec, _tabletop)}
 
 
-def make_suite(name: str, *, render_profile: str | None = None, view_size: int = 96) -> Suite:
+def make_suite(
+    name: str, *, render_profile: str | None = None, view_size: int = 96
+) -> TrainingSuite:
     """Build the suite called `name` in this process.
 
     Args:
@@ -37,9 +49,16 @@ def make_suite(name: str, *, render_profile: str | None = None, view_size: int =
     Raises:
         ValueError: on an unknown suite or render profile; the message lists the valid names.
     """
-    if name not in SUITES:
-        raise unknown_suite(name)
-    return SUITES[name](render_profile, view_size)
+    return _entry(name).make(render_profile, view_size)
+
+
+def suite_spec(name: str, *, render_profile: str | None = None) -> SuiteSpec:
+    """The spec that the suite called `name` will have, without starting its simulator.
+
+    Raises:
+        ValueError: on an unknown suite or render profile; the message lists the valid names.
+    """
+    return _entry(name).spec(render_profile)
 
 
 def unknown_suite(name: str) -> ValueError:
@@ -47,3 +66,9 @@ def unknown_suite(name: str) -> ValueError:
     near = difflib.get_close_matches(name, SUITES, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return ValueError(f"unknown suite {name!r}{hint}: choose one of {', '.join(SUITES)}")
+
+
+def _entry(name: str) -> Entry:
+    if name not in SUITES:
+        raise unknown_suite(name)
+    return SUITES[name]

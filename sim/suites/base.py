@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float32, Int32, UInt8
+    from jaxtyping import Bool, Float32, Int32, UInt8
 
     from policy.types import ActionSpec, Observation, ObservationSpec
 
@@ -44,7 +44,7 @@ class EpisodeStart(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What one control step tells. `wrong_object` is the grounding failure: another object moved."""
+    """What one control step tells; `wrong_object`: another object moved, the grounding failure."""
 
     success: bool
     wrong_object: bool
@@ -80,7 +80,7 @@ class Suite(Protocol):
         ...
 
     def grounding(self) -> dict[str, Float32[np.ndarray, " 3"]]:
-        """World positions, metres, of `target` (object asked for) and `goal` (where it should go)."""
+        """World positions, metres, of `target` (asked for) and `goal` (where it should go)."""
         ...
 
     def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
@@ -93,4 +93,14 @@ class Suite(Protocol):
 
     def close(self) -> None:
         """Free the simulator and its GL context."""
+        ...
+
+
+class TrainingSuite(Suite, Protocol):
+    """A suite that policies can be trained on: it can also say where things appear in a view."""
+
+    def project(
+        self, points: Float32[np.ndarray, "k 3"], view: str
+    ) -> tuple[Float32[np.ndarray, "k 2"], Bool[np.ndarray, " k"]]:
+        """Where world points, metres, appear in a view: (u, v) in [0, 1], and whether in frame."""
         ...

@@ -68,6 +68,7 @@ def test_broken_backend_is_named_with_its_remedy() -> None:
     assert not report.ok
     assert "'nonsense'" in report.problem
     assert "libosmesa6" in report.remedy
+    assert "libopengl0" in report.remedy
     assert "MUJOCO_GL=egl" in report.remedy
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from sim.suites import make_suite
 from sim.suites.tabletop.layout import COLOURS, RECEPTACLES, TABLE_Z, sample_layout
 from sim.suites.tabletop.tasks import BY_INSTRUCTION, FAMILIES, INSTRUCTIONS, TASKS, task_of_seed
 
@@ -254,13 +253,6 @@ def test_absent_objects_stay_away(tabletop: Tabletop) -> None:
         absent = set(COLOURS) - tabletop._layout.movables.keys()
         for colour in absent:
             assert tabletop._data.body(colour).xpos[2] == pytest.approx(-2.0, abs=1e-3)
-
-
-def test_unknown_names_list_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match=r"did you mean 'tabletop'.*choose one of tabletop"):
-        make_suite("tabeltop")
-    with pytest.raises(ValueError, match="choose one of default, fast, lowpoly"):
-        make_suite("tabletop", render_profile="ultra")
 
 
 def test_orientation_never_jumps_across_half_a_turn(tabletop: Tabletop) -> None:

@@ -130,7 +130,7 @@ def _scene_bodies() -> list[ET.Element]:
         _bin_body(),
         _plate_body(),
         _block_body(),
-        ET.Element("light", pos="0.6 0 2.2", dir="-0.3 0 -1", **sun),
+        ET.Element("light", {"pos": "0.6 0 2.2", "dir": "-0.3 0 -1", **sun}),
         _front_camera(),
     ]
 
@@ -156,8 +156,8 @@ def _geom(
     looks = {"group": "1", "rgba": "0.5 0.5 0.5 1"}
     # Stiffer than MuJoCo's default contact, so that small boxes do not sink or creep in the grip.
     contact = {"friction": "1 0.005 0.0001", "solref": "0.01 1", "condim": "4"}
-    attributes = {"type": kind, "size": _text(size), "pos": _text(pos), **looks, **contact}
-    return ET.Element("geom", name=name, mass=str(MASS), **attributes)
+    shape = {"type": kind, "size": _text(size), "pos": _text(pos)}
+    return ET.Element("geom", {"name": name, "mass": str(MASS), **shape, **looks, **contact})
 
 
 def _movable_body(colour: str) -> ET.Element:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from policy.types import ActionSpec, Observation, ObservationSpec
+from policy.types import Observation
 from sim.render import FrameRenderer, decimate_xml, get_profile
-from sim.suites.base import EpisodeStart, StepResult, SuiteSpec
+from sim.suites.base import EpisodeStart, StepResult
 from sim.suites.tabletop.control import Controller
 from sim.suites.tabletop.expert import PUSH_FAR, expert_action
 from sim.suites.tabletop.layout import ARM_POSE, lane_is_free, sample_layout
 from sim.suites.tabletop.scene import TabletopEnv, apply_layout
+from sim.suites.tabletop.spec import RATE_HZ, VIEWS, tabletop_spec
 from sim.suites.tabletop.state import Probe
 from sim.suites.tabletop.tasks import (
     SIDES,
@@ -32,30 +33,7 @@ if TYPE_CHECKING:
     from sim.suites.tabletop.state import Snapshot
     from sim.suites.tabletop.tasks import Task
 
-VIEWS = ("agentview", "robot0_eye_in_hand")
-RATE_HZ = 20.0
-HORIZON = 8
-MAX_STEPS = 180
 _FULL_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
-_STATE_NAMES = (
-    "eef_x [m]",
-    "eef_y [m]",
-    "eef_z [m]",
-    "eef_ax [rad]",
-    "eef_ay [rad]",
-    "eef_az [rad]",
-    "gripper_left [m]",
-    "gripper_right [m]",
-)
-_ACTION_NAMES = (
-    "dx [0.05 m]",
-    "dy [0.05 m]",
-    "dz [0.05 m]",
-    "droll [0.5 rad]",
-    "dpitch [0.5 rad]",
-    "dyaw [0.5 rad]",
-    "gripper [-1..1]",
-)
 
 
 class Tabletop:
@@ -70,7 +48,8 @@ class Tabletop:
     """
 
     def __init__(self, render_profile: str | None = None, view_size: int = 96) -> None:
-        profile = get_profile(render_profile or "lowpoly")
+        self.spec = tabletop_spec(render_profile)
+        profile = get_profile(self.spec.render_profile)
         faces = profile.max_faces
         self._env = TabletopEnv(partial(decimate_xml, max_faces=faces) if faces else None)
         self._env.reset()
@@ -82,13 +61,6 @@ class Tabletop:
         self._probe = Probe(self._model)
         self._upright = self._upright_hand()
         self._episode = -1
-        self.spec = SuiteSpec(
-            name="tabletop",
-            observation=ObservationSpec(VIEWS, _STATE_NAMES),
-            action=ActionSpec(_ACTION_NAMES, HORIZON, RATE_HZ),
-            max_steps=MAX_STEPS,
-            render_profile=profile.name,
-        )
         self.reset(0)
 
     def reset(self, seed: int) -> EpisodeStart:

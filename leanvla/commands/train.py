@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
     from policy.training.data import TrainingData
     from policy.training.loop import Progress
+    from policy.training.recipe import Recipe
     from sim.demos import Episode
 
 SCHEMA = 1
@@ -95,7 +96,7 @@ class Learner:
         self.policy = self._architecture()
         self.workers = 1 if config.device == "cuda" else config.workers or os.cpu_count() or 1
 
-    def learn(self, recipe: object, episodes: list[Episode], init: Path | None) -> None:
+    def learn(self, recipe: Recipe, episodes: list[Episode], init: Path | None) -> None:
         """Run a recipe over some episodes and write the policy folder."""
         from policy.training.loop import Job, fit
         from policy.training.mini import save_policy
@@ -135,9 +136,7 @@ class Learner:
         from sim.suites import suite_spec
 
         spec = suite_spec(self.config.suite)
-        return mini_config(
-            self.config.recipe, spec.name, self.stats, spec.observation, spec.action
-        )
+        return mini_config(self.config.recipe, spec.name, self.stats, spec.observation, spec.action)
 
     def _data(self, episodes: list[Episode]) -> TrainingData:
         from policy.openvla.tokenizer import PromptTokenizer

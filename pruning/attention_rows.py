@@ -6,7 +6,7 @@ keys once more, in fp32, and reduced at once to one number per visual token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning.topk import on_host
 
@@ -58,13 +58,17 @@ def attention_rows(
         raise ValueError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads")
     if row_stride < 1:
         raise ValueError(f"row_stride is {row_stride}: give 1 for every row")
-    q = q.detach() * (q.shape[-1] ** -0.5 if scale is None else scale)
-    positions = _positions(q, k)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    positions = _positions(q, k) if causal else None
     means = {}
     for kind, rows in row_groups.items():
         thin = slice(None, None, row_stride if kind in THINNED else 1)
+        wanted = q.detach()[:, :, rows][:, :, thin]
         bias = _bias(positions[rows][thin] if causal else None, k, key_mask)
-        means[kind] = _column_mean(q[:, :, rows][:, :, thin], k.detach(), columns, bias)
+        large = q.shape[1] * wanted.shape[2] * k.shape[2] > CACHE_LOGITS
+        column_sum = _sum_by_head if large and on_host(q) else _sum_at_once
+        total = column_sum(wanted, k.detach(), scale, bias)
+        means[kind] = total[:, columns] / (q.shape[1] * wanted.shape[2])
     return means
 
 
@@ -93,21 +97,37 @@ def _bias(
     return zero.masked_fill(hidden, float("-inf"))[:, None, None]
 
 
-def _column_mean(
+def _sum_at_once(
     q: Float[Tensor, "b h r dh"],
     k: Float[Tensor, "b h_kv t dh"],
-    columns: Rows,
+    scale: float,
     bias: Float[Tensor, "#b 1 1 #r t"] | None,
-) -> Float[Tensor, "b n"]:
-    heads, shared = q.shape[1], q.shape[1] // k.shape[1]
-    # On a CPU one key head at a time keeps large logits in the core's cache.
-    large = q.shape[1] * q.shape[2] * k.shape[2] > CACHE_LOGITS
-    step = 1 if large and on_host(q) else k.shape[1]
-    total = 0.0
-    for first in range(0, k.shape[1], step):
-        queries = q[:, first * shared : (first + step) * shared].unflatten(1, (-1, shared))
-        logits = queries.float() @ k[:, first : first + step].float().mT.unsqueeze(2)
-        if bias is not None:
-            logits += bias
-        total = total + logits.softmax(-1)[..., columns].sum((1, 2, 3))
-    return total / (heads * q.shape[2])
+) -> Float[Tensor, "b t"]:
+    queries = (q.float() * scale).unflatten(1, (k.shape[1], -1))
+    logits = queries @ k.float().mT.unsqueeze(2)
+    if bias is not None:
+        logits += bias
+    return logits.softmax(-1).sum((1, 2, 3))
+
+
+def _sum_by_head(
+    q: Float[Tensor, "b h r dh"],
+    k: Float[Tensor, "b h_kv t dh"],
+    scale: float,
+    bias: Float[Tensor, "#b 1 1 #r t"] | None,
+) -> Float[Tensor, "b t"]:
+    """On a CPU one head at a time keeps large logits in the core's cache; the product scales."""
+    import torch
+
+    shared = q.shape[1] // k.shape[1]
+    hidden, beta = (q.new_zeros(1, dtype=torch.float32), 0) if bias is None else (bias, 1)
+    sums = []
+    for batch, heads in enumerate(q.float()):
+        seen = hidden if bias is None else hidden[batch % len(hidden), 0, 0]
+        keys = k[batch].float().mT
+        total = 0.0
+        for head, rows in enumerate(heads):
+            logits = torch.addmm(seen, rows, keys[head // shared], beta=beta, alpha=scale)
+            total = total + logits.softmax(-1).sum(0)
+        sums.append(total)
+    return torch.stack(sums)

@@ -74,8 +74,8 @@ class Method:
     cut: int | None = None
 
     def __post_init__(self) -> None:
-        budget = self.keep if isinstance(self.keep, Budget) else Budget(self.keep)
-        object.__setattr__(self, "keep", budget.keep)
+        """Check the fields; `keep` becomes a plain number."""
+        object.__setattr__(self, "keep", self.budget.keep)
         whole = isinstance(self.cut, int) and not isinstance(self.cut, bool)
         if self.cut is not None and not (whole and self.cut >= 0):
             raise MethodError(f"cut is {self.cut!r}: give a number of full layers, or none")
@@ -85,7 +85,7 @@ class Method:
     @property
     def budget(self) -> Budget:
         """`keep` as a budget: `method.budget.tokens(n)` is the count for a view of `n`."""
-        return Budget(self.keep)
+        return self.keep if isinstance(self.keep, Budget) else Budget(self.keep)
 
     @property
     def prunes(self) -> bool:

@@ -55,11 +55,10 @@ def measure(shape: tuple[int, int, int], rounds: int = ROUNDS) -> list[Row]:
     """Time `select` of every method at one shape, interleaved; one thread while it lasts."""
     import torch
 
-    methods = {
-        name: make_method(name, **({} if name == "dense" else {"keep": KEEP})) for name in METHODS
-    }
+    methods = {name: make_method(name, keep=1.0 if name == "dense" else KEEP) for name in METHODS}
     methods["vla_pruner (release)"] = make_method("vla_pruner", keep=KEEP, compat="release")
-    ctx, times = example_context(shape), {name: [] for name in methods}
+    ctx = example_context(shape)
+    times: dict[str, list[float]] = {name: [] for name in methods}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -7,8 +7,8 @@ numpy arrays: the same inputs give bit-identical forecasts, with or without torc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -68,6 +68,7 @@ class HistoryRule:
     layer: int | None = None
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         if self.window < 1:
             raise HistoryError(f"window is {self.window}: remember at least one query")
         if not 0.0 < self.gamma <= 1.0:
@@ -116,9 +117,9 @@ def continue_or_reset(
     than `max_gap_s` seconds void the history.
     """
     key = HistoryKey(*key)
-    same = state.key == key and state.stamp_s is not None
-    if same and 0.0 <= stamp_s - state.stamp_s <= max_gap_s:
-        return replace(state, stamp_s=stamp_s)
+    same, last_s = state.key == key, state.stamp_s
+    if same and last_s is not None and 0.0 <= stamp_s - last_s <= max_gap_s:
+        return PrunerState(state.entries, state.queries, key, stamp_s)
     return PrunerState(key=key, stamp_s=stamp_s)
 
 
@@ -131,8 +132,8 @@ def forecast(
     """
     if not state.entries:
         return None
-    total = np.zeros_like(state.entries[0])
-    for age, entry in enumerate(state.entries[:window]):
+    total = state.entries[0].copy()
+    for age, entry in enumerate(state.entries[1:window], 1):
         total += np.float32(gamma**age) * entry
     return total
 
@@ -162,25 +163,32 @@ def push(
         HistoryError: on shapes that do not match, indices outside the view, or attention that is
             not a finite probability.
     """
-    values = _checked(attention, kept, n)
+    values, mass = _checked(attention, kept, n)
     if normalise:
-        values /= np.float32(max(1.0 - float(values.sum(dtype=np.float64)), NON_VISUAL_FLOOR))
-    entry = np.zeros((values.shape[0], n), np.float32)
+        values = values / np.float32(max(1.0 - mass, NON_VISUAL_FLOOR))
     if hold == "decay" and state.entries:
-        entry += np.float32(gamma) * state.entries[0]
-    np.put_along_axis(entry, kept, values, axis=1)
+        entry = np.float32(gamma) * state.entries[0]
+    else:
+        entry = np.zeros((values.shape[0], n), np.float32)
+    for row, index, value in zip(entry, kept, values, strict=True):
+        row[index] = value
     entry.flags.writeable = False
-    return replace(state, entries=(entry, *state.entries)[:window], queries=state.queries + 1)
+    entries = (entry, *state.entries)[:window]
+    return PrunerState(entries, state.queries + 1, state.key, state.stamp_s)
 
 
-def _checked(attention: np.ndarray, kept: np.ndarray, n: int) -> Float32[np.ndarray, "views k"]:
+def _checked(
+    attention: np.ndarray, kept: np.ndarray, n: int
+) -> tuple[Float32[np.ndarray, "views k"], float]:
+    """The attention in fp32, and its sum."""
     if attention.ndim != 2 or attention.shape != kept.shape:
         raise HistoryError(
             f"attention {attention.shape} and kept {kept.shape} must both be [views, k]"
         )
     if kept.size and not (kept.min() >= 0 and kept.max() < n):
         raise HistoryError(f"kept indices {kept.min()}..{kept.max()} leave a view of {n} tokens")
-    values = attention.astype(np.float32)  # a copy: the caller's array is never written
-    if not (np.isfinite(values).all() and (values >= 0).all()):
+    values = attention.astype(np.float32, copy=False)
+    mass = float(values.sum(dtype=np.float64))  # not finite when any value is not
+    if not isfinite(mass) or (values.size and values.min() < 0):
         raise HistoryError("action attention is not a finite probability: the model overflowed")
-    return values
+    return values, mass

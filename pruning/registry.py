@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning.base import NEEDS, Method, MethodError
 from pruning.methods.dense import Dense
@@ -31,7 +31,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def make_method(name: str, *, compat: str | None = None, **fields: object) -> Method:
+def make_method(name: str, *, compat: str | None = None, **fields: Any) -> Method:
     """Build a method by name.
 
     Args:

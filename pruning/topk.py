@@ -19,8 +19,9 @@ def on_host(tensor: Tensor) -> bool:
     """True when plain numpy may read `tensor`: on the CPU, and not being traced for an export."""
     import torch
 
-    tracing = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    return tensor.device.type == "cpu" and not tracing
+    if not tensor.is_cpu:
+        return False
+    return not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export())
 
 
 def host_array(tensor: Tensor) -> np.ndarray:
@@ -43,10 +44,10 @@ def top_k(scores: Float[Tensor, "g n"], k: int) -> Int64[Tensor, "g k"]:
     if scores.ndim != 2 or not 1 <= k <= scores.shape[1]:
         raise ScoreError(f"scores {tuple(scores.shape)} cannot give {k} of each row: pass [g, n]")
     if not on_host(scores):
-        order = torch.sort(scores.float(), dim=-1, descending=True, stable=True).indices
-        return order[:, :k].sort(dim=-1).values
+        ranked = torch.sort(scores.float(), dim=-1, descending=True, stable=True).indices
+        return ranked[:, :k].sort(dim=-1).values
     values = host_array(scores)
-    if np.isnan(values).any():
+    if np.isnan(values.sum()) and np.isnan(values).any():  # one pass where none is
         group, token = np.argwhere(np.isnan(values))[0].tolist()
         raise ScoreError(f"score of token {token} in group {group} is NaN: the model overflowed")
     order = np.argsort(-values, axis=-1, kind="stable")[:, :k]

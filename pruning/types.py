@@ -35,6 +35,7 @@ class Budget:
     keep: float | int
 
     def __post_init__(self) -> None:
+        """Refuse what no view can give."""
         keep = self.keep
         if isinstance(keep, bool) or not isinstance(keep, (int, float)):
             raise BudgetError(f"keep is {keep!r}: give a ratio in (0, 1] or a token count")

@@ -77,7 +77,7 @@ class Walk:
         `action` rows are the ones whose outputs are the actions: one before each placeholder. (The
         released OFT code averages over the placeholders themselves, the same rows but one.)
         """
-        layout, probe = self.layout, self._at_cut
+        layout, probe = self.layout, _probed(self._at_cut)
         spans = {
             "last": slice(layout.prompt_end - 1, layout.prompt_end),
             "prefill": slice(0, layout.prompt_end),
@@ -117,7 +117,7 @@ class Walk:
         """All actions from one forward: token ids `[chunk * dof]`, or values `[chunk, dof]`."""
         model, rows = self.model, self._moved(self.layout.action_rows)
         if self.action_layer is not None:
-            self._remember(self._at_action, self._moved_at_action(self.layout.action_rows))
+            self._remember(_probed(self._at_action), self._moved_at_action(self.layout.action_rows))
             clock.mark("selection")
         if model.action_head is not None:
             hidden = model.language_model.model.norm(self.x[:, rows])
@@ -177,3 +177,9 @@ class Walk:
     def _moved_at_action(self, rows: slice) -> slice:
         gone = 0 if self._kept_at_action is None else self.gone
         return slice(rows.start - gone, rows.stop - gone)
+
+
+def _probed(probe: Probe | None) -> Probe:
+    if probe is None:
+        raise RuntimeError("no queries and keys remembered: run `through` over the probed layer")
+    return probe

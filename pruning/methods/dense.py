@@ -29,6 +29,7 @@ class Dense(Method):
     keep: Budget | float | int = 1.0
 
     def __post_init__(self) -> None:
+        """Refuse any other `keep`."""
         super().__post_init__()
         if self.prunes:
             raise MethodError(f"dense keeps every token, keep is {self.keep}: choose a method")

@@ -7,7 +7,7 @@ attention forecast from earlier queries; their union is thinned to the budget by
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pruning.base import Method, MethodError, attention_of, everything, keeps_all
 from pruning.history import HistoryRule
@@ -81,6 +81,7 @@ class VLAPruner(Method):
     row_stride: int = 1
 
     def __post_init__(self) -> None:
+        """Check the fields."""
         super().__post_init__()
         for field, valid in CHOICES.items():
             if getattr(self, field) not in valid:
@@ -89,12 +90,13 @@ class VLAPruner(Method):
         HistoryRule(self.window, self.gamma, self.hold)
 
     @classmethod
-    def release(cls, keep: float | int, **fields: object) -> VLAPruner:
+    def release(cls, keep: float | int, **fields: Any) -> VLAPruner:
         """The published code's behaviour for OpenVLA: `make_method(..., compat="release")`."""
-        return cls(keep, **{**cls.profiles["release"], **fields})
+        chosen: dict[str, Any] = {**cls.profiles["release"], **fields}
+        return cls(keep, **chosen)
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
+    def needs(self) -> frozenset[str]:  # type: ignore[override]  # fixed per class elsewhere
         """Attention rows, features, and history as the fields ask for them."""
         needs = {"features", self.semantic_rows}
         if "current" in (self.action_source, self.warmup):
@@ -117,21 +119,24 @@ class VLAPruner(Method):
         """Both pools, their union, and the most diverse `ctx.keep` of it."""
         if keeps_all(ctx):
             return everything(ctx)
-        n = ctx.features.shape[1]
-        semantic = membership(top_k(attention_of(ctx, self.semantic_rows), ctx.keep), n)
-        guide, action = self._guide(ctx), semantic & False
-        if guide is not None:
-            action = membership(top_k(guide, ctx.keep), n)
+        import torch
+
+        groups, n = ctx.features.shape[:2]
+        ranked, guide = attention_of(ctx, self.semantic_rows), self._guide(ctx)
+        if guide is not None:  # both pools in one sort
+            ranked = torch.cat([ranked.float(), guide.float()])
+        pools = membership(top_k(ranked, ctx.keep), n)
+        if guide is None:
+            return Selection(*_from_one(pools, ctx.keep))
+        semantic, action = pools[:groups], pools[groups:]
         kept = max_min(ctx.features, semantic | action, ctx.keep, self.bf16)
-        source = (semantic.long() + 2 * action.long()).gather(1, kept)
-        return Selection(kept, source)
+        return Selection(kept, (semantic + 2 * action).gather(1, kept))
 
     def _guide(self, ctx: PruneContext) -> Float[Tensor, "g n"] | None:
         """The action attention that ranks the second pool; None in a semantic warm-up."""
-        if self.action_source == "current" or (ctx.history is None and self.warmup == "current"):
-            guide = attention_of(ctx, "action")
-        else:
-            guide = ctx.history
+        cold = ctx.history is None and self.warmup == "current"
+        current = self.action_source == "current" or cold
+        guide = attention_of(ctx, "action") if current else ctx.history
         if guide is None or not self.bf16:
             return guide
         import torch

@@ -1,4 +1,4 @@
-"""`metrics.json` as a Markdown table, for `docs/results.md`: `python -m leanvla.report.markdown DIR`."""
+"""`metrics.json` as a Markdown table for `docs/`: `python -m leanvla.report.markdown DIR`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learnt is what later acts: objective, data and weights against independent formulations."""
+"""What is learnt is what later acts: objective, data, weights against independent formulations."""
 
 from __future__ import annotations
 

@@ -126,9 +126,7 @@ class VLAPruner(Method):
         if guide is not None:  # both pools in one sort
             ranked = torch.cat([ranked.float(), guide.float()])
         pools = membership(top_k(ranked, ctx.keep), n)
-        if guide is None:
-            return Selection(*_from_one(pools, ctx.keep))
-        semantic, action = pools[:groups], pools[groups:]
+        semantic, action = pools[:groups], pools[groups:] if guide is not None else pools & False
         kept = max_min(ctx.features, semantic | action, ctx.keep, self.bf16)
         return Selection(kept, (semantic + 2 * action).gather(1, kept))
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from policy.openvla.actions import Normalizer, tokens_to_values
-from policy.openvla.checkpoint import assign, load_tensors
 from policy.openvla.config import load_config
-from policy.openvla.model import OpenVLAModel
 from policy.openvla.processing import ImageProcessor
 from policy.openvla.runtime import Query, Runtime
+from policy.openvla.shared import shared_network
 from policy.openvla.stopwatch import Stopwatch
 from policy.openvla.tokenizer import PromptTokenizer
 from policy.types import ActionChunk, ActionSpec, Inference, Observation, ObservationSpec, Timing
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from policy.openvla.config import OpenVLAConfig
+    from policy.openvla.model import OpenVLAModel
     from policy.openvla.runtime import Answer
     from pruning.base import Method
 
@@ -81,16 +81,16 @@ class OpenVLAPolicy:
     ) -> OpenVLAPolicy:
         """Load a checkpoint folder in the published layout.
 
+        Policies from one folder, device and dtype share one read-only network.
+
         Raises:
             CheckpointError: when a file is missing, damaged, or does not fit the architecture.
         """
         config = load_config(folder)
-        with torch.device("meta"):
-            model = OpenVLAModel(config)
-        assign(model, load_tensors(folder, dtype=dtype), folder)
+        model = shared_network(folder, config, device, dtype)
         method = method or make_method("dense", keep=1.0)
         tokenizer = PromptTokenizer(folder, config)
-        return cls(config, model.to(device), tokenizer, method, unnorm_key)
+        return cls(config, model, tokenizer, method, unnorm_key)
 
     def initial_state(self) -> PrunerState:
         """Nothing remembered."""

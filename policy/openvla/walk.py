@@ -6,6 +6,7 @@ autoregressive decode goes on from the original numbering.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ class Walk:
         self.action_layer = action_layer
         self.kept: Int64[Tensor, "v k"] | None = None
         self.caches: list[KeyValue] = []
-        self.action_rows: list[Float[Tensor, "1 m"]] = []
+        self._decoded: list[Float[Tensor, "1 h 1 d"]] = []
         self._at_cut: Probe | None = None
         self._at_action: Probe | None = None
         self._kept_at_action: Int64[Tensor, "v k"] | None = None
@@ -96,12 +97,10 @@ class Walk:
 
     def keep_only(self, kept: Int64[Tensor, "v k"]) -> None:
         """Let the other visual tokens leave; all tokens that are not visual stay."""
-        layout, device = self.layout, self.x.device
+        first, offset, rest = _frame(self.layout, self.x.device)
         self.kept = kept
-        offset = 1 + layout.tokens * torch.arange(layout.views, device=device)[:, None]
-        rest = torch.arange(1 + layout.visual, layout.length, device=device)
-        index = torch.cat([rest.new_zeros(1), (kept + offset).flatten(), rest])
-        self.x = self.x[:, index]
+        index = torch.cat([first, (kept + offset).view(-1), rest])
+        self.x = self.x.index_select(1, index)
         self.rope = self.rope.at(index)
 
     @property
@@ -116,9 +115,6 @@ class Walk:
     def parallel(self, clock: Stopwatch) -> Decoded:
         """All actions from one forward: token ids `[chunk * dof]`, or values `[chunk, dof]`."""
         model, rows = self.model, self._moved(self.layout.action_rows)
-        if self.action_layer is not None:
-            self._remember(_probed(self._at_action), self._moved_at_action(self.layout.action_rows))
-            clock.mark("selection")
         if model.action_head is not None:
             hidden = model.language_model.model.norm(self.x[:, rows])
             values = model.action_head(hidden)[0]
@@ -131,10 +127,6 @@ class Walk:
     def decode(self, clock: Stopwatch) -> Decoded:
         """Action tokens one by one, greedily, on the key-value cache."""
         model, language = self.model, self.model.language_model
-        if self._at_action is not None:
-            last = self._at_action.q.shape[2]
-            self._remember(self._at_action, slice(last - 1, last))
-            clock.mark("selection")
         token = language.logits(self.x[:, -1:])[0].argmax(-1)
         tokens = [token]
         for step in range(model.config.dof - 1):
@@ -146,8 +138,16 @@ class Walk:
 
     def action_attention(self) -> tuple[Float[Tensor, "v k"], Int64[Tensor, "v k"]]:
         """Mean attention of the action rows, and the tokens that their layer saw."""
+        probe, causal = _probed(self._at_action), self.model.causal
         seen = self._all() if self._kept_at_action is None else self._kept_at_action
-        return torch.stack(self.action_rows).mean(0).view(seen.shape), seen
+        q, k = probe.q, probe.k
+        if causal:  # the last prompt row and every decoded one: the last rows before the last key
+            q, k = torch.cat([q[:, :, -1:], *self._decoded], 2), self.caches[self.action_layer].k
+        else:
+            q = q[:, :, self._moved_at_action(self.layout.action_rows)]
+        visual = slice(1, 1 + seen.numel())
+        mean = attention_rows(q, k, {"action": slice(None)}, visual, causal=causal)
+        return mean["action"].view(seen.shape), seen
 
     def _next(self, token: Int64[Tensor, " 1"], position: Int64[Tensor, " 1"]) -> Tensor:
         language = self.model.language_model
@@ -157,15 +157,8 @@ class Walk:
             out = layer(x, rope, causal=True, past=self.caches[index])
             x, self.caches[index] = out.x, out.cache
             if index == self.action_layer:
-                self._remember(Probe(out.q, out.cache.k), slice(0, 1))
+                self._decoded.append(out.q)
         return language.logits(x)[0].argmax(-1)
-
-    def _remember(self, probe: Probe, rows: slice) -> None:
-        seen = self.layout.visual if self._kept_at_action is None else self._kept_at_action.numel()
-        attention = attention_rows(
-            probe.q, probe.k, {"action": rows}, slice(1, 1 + seen), causal=self.model.causal
-        )
-        self.action_rows.append(attention["action"][0])
 
     def _all(self) -> Int64[Tensor, "v n"]:
         every = torch.arange(self.layout.tokens, device=self.x.device)
@@ -177,6 +170,15 @@ class Walk:
     def _moved_at_action(self, rows: slice) -> slice:
         gone = 0 if self._kept_at_action is None else self.gone
         return slice(rows.start - gone, rows.stop - gone)
+
+
+@lru_cache(maxsize=16)
+def _frame(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices that no selection changes: BOS, where each view starts, and all after the views."""
+    with torch.inference_mode(False):
+        every = torch.arange(layout.length, device=device)
+        starts = every[1 : 1 + layout.visual : layout.tokens, None]
+        return every[:1], starts, every[1 + layout.visual :]
 
 
 def _probed(probe: Probe | None) -> Probe:

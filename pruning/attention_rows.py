@@ -6,7 +6,7 @@ keys once more, in fp32, and reduced at once to one number per visual token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pruning.topk import on_host
 

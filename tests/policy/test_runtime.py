@@ -211,6 +211,37 @@ def test_history_holds_the_action_rows_of_its_layer() -> None:
         assert np.count_nonzero(entry[view]) == answer.kept.shape[1]
 
 
+def test_history_of_a_decode_holds_every_action_row() -> None:
+    """The last prompt row and each decoded one, read at once, are what they were one by one."""
+    model = build(CAUSAL)
+    run = runtime(model, "vla_pruner", 0.25, hold="zero", normalise=False, action_layer=4)
+    query = make_query(CAUSAL)
+    answer = run.run(query, fresh(), Stopwatch())
+    layout, kept = model.layout(query.input_ids), answer.kept
+    alive = [0]
+    for view in range(2):
+        alive += (1 + view * layout.tokens + kept[view]).tolist()
+    with torch.inference_mode():
+        text = model.text(query.input_ids)
+        x = model.sequence(model.see(query.pixels, text), text, query.proprio)
+        embedded = model.language_model.model.embed_tokens(answer.tokens[None, :-1])
+        x = torch.cat([x, embedded], 1)
+        rope = rope_table(model.config.text, torch.arange(x.shape[1]))
+        index = torch.tensor([*alive, *range(1 + layout.visual, x.shape[1])])
+        for number, layer in enumerate(model.language_model.model.layers[:5]):
+            if number == run.pruner.cut:
+                x, rope = x[:, index], rope.at(index)
+            out = layer(x, rope, causal=True)
+            x = out.x
+        logits = out.q @ out.cache.k.repeat_interleave(2, 1).mT * model.config.text.head_dim**-0.5
+        future = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+        attention = logits.masked_fill(future, -torch.inf).softmax(-1)
+        wanted = attention[0, :, -CAUSAL.dof :, 1 : 1 + kept.numel()].mean((0, 1)).view(2, -1)
+    for view in range(2):
+        entry = answer.state.entries[0][view, kept[view]]
+        np.testing.assert_allclose(entry, wanted[view], atol=1e-6)
+
+
 def test_phases_add_up_to_the_query() -> None:
     model = build(CAUSAL)
     clock = Stopwatch()

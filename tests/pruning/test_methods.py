@@ -232,6 +232,23 @@ def test_vla_pruner_matches_the_reference(seed: int, keep: int, remembered: bool
         assert (selection.kept[group].tolist(), selection.source[group].tolist()) == want
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_vla_pruner_matches_the_reference_at_the_size_of_mini(seed: int) -> None:
+    """Two views of 144 tokens; coarse scores, so that ranks tie within and across the pools."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((2, 144, 16)).astype(np.float32)
+    semantic, guide = (rng.integers(0, 40, (2, 144)).astype(np.float32) for _ in range(2))
+    ctx = PruneContext(
+        torch.from_numpy(features), 36, {"prefill": torch.from_numpy(semantic)},
+        torch.from_numpy(guide),
+    )  # fmt: skip
+    got = make_method("vla_pruner", keep=36).select(ctx)
+    for group in range(2):
+        kept, source = reference.vla_pruner(features[group], semantic[group], guide[group], 36)
+        assert got.kept[group].tolist() == kept
+        assert got.source[group].tolist() == source
+
+
 def test_pools_that_agree_pass_unfiltered() -> None:
     ctx = context(8)
     ctx = replace(ctx, history=ctx.attention["prefill"])

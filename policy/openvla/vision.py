@@ -139,7 +139,7 @@ class Tower(nn.Module):
         self.reg_token = (
             nn.Parameter(torch.zeros(1, tower.registers, width)) if tower.registers else None
         )
-        self.pos_embed = nn.Parameter(torch.randn(1, tower.tokens, width) * 0.02)
+        self.pos_embed = nn.Parameter(torch.zeros(1, tower.tokens, width))
         self.blocks = nn.ModuleList(Block(tower, text_width) for _ in range(tower.depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn_pool = AttentionPool(width, tower.mlp_width) if tower.attn_pool else None

@@ -233,7 +233,9 @@ class Meter:
 def initialise(net: TrainingNet) -> None:
     """Initial values where torch's defaults hurt: quiet FiLM, moderate embeddings."""
     torch.nn.init.normal_(net.model.language_model.model.embed_tokens.weight, std=0.5)
-    for block in net.model.vision_backbone.featurizer.blocks:
+    tower = net.model.vision_backbone.featurizer
+    torch.nn.init.normal_(tower.pos_embed, std=0.02)
+    for block in tower.blocks:
         for layer in (block.scale, block.shift):
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.normal_(layer.weight, std=0.02)

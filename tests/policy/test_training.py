@@ -187,7 +187,8 @@ def test_fitting_lowers_the_loss_and_carries_weights_between_stages(tmp_path: Pa
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert len(lines) >= 2
     losses = [json.loads(line)["action"] for line in lines]
-    assert losses[-1] < losses[0] - 0.5
+    assert losses[-1] < losses[0] - 0.2
+    assert losses[-1] < np.log(TINY.text.vocab_size) - 1.5  # well below guessing
     net = TrainingNet(TINY, 4)
     net.load_state_dict(load_file(path))
     assert not (tmp_path / "weights.partial").exists()

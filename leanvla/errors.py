@@ -18,7 +18,7 @@ INTERRUPTED = 130
 ROOMS = ("leanvla", "policy", "pruning", "sim", "engines", "vlm")
 _EXTRA_OF_MODULE = {
     "torch": "torch",
-    "numba": "torch",
+    "numba": "sim",
     "mujoco": "sim",
     "robosuite": "sim",
     "scipy": "sim",

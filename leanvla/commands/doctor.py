@@ -26,7 +26,7 @@ CORE = (
     *("safetensors", "tokenizers", "pillow", "onnxruntime"),
 )
 EXTRAS = {
-    "torch": ("torch", "numba"),
+    "torch": ("torch",),
     "sim": ("mujoco", "robosuite", "scipy", "trimesh", "fast-simplification", "av"),
     "viz": ("rerun-sdk",),
 }

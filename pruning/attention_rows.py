@@ -6,7 +6,7 @@ keys once more, in fp32, and reduced at once to one number per visual token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning.topk import on_host
 
@@ -64,7 +64,7 @@ def attention_rows(
     for kind, rows in row_groups.items():
         thin = slice(None, None, row_stride if kind in THINNED else 1)
         wanted = q.detach()[:, :, rows][:, :, thin]
-        bias = _bias(positions[rows][thin] if causal else None, k, key_mask)
+        bias = _bias(None if positions is None else positions[rows][thin], k, key_mask)
         large = q.shape[1] * wanted.shape[2] * k.shape[2] > CACHE_LOGITS
         column_sum = _sum_by_head if large and on_host(q) else _sum_at_once
         total = column_sum(wanted, k.detach(), scale, bias)
@@ -125,7 +125,7 @@ def _sum_by_head(
     for batch, heads in enumerate(q.float()):
         seen = hidden if bias is None else hidden[batch % len(hidden), 0, 0]
         keys = k[batch].float().mT
-        total = 0.0
+        total: Any = 0.0  # a tensor from the first head on
         for head, rows in enumerate(heads):
             logits = torch.addmm(seen, rows, keys[head // shared], beta=beta, alpha=scale)
             total = total + logits.softmax(-1).sum(0)

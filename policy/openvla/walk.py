@@ -141,7 +141,8 @@ class Walk:
         probe, causal = _probed(self._at_action), self.model.causal
         seen = self._all() if self._kept_at_action is None else self._kept_at_action
         q, k = probe.q, probe.k
-        if causal:  # the last prompt row and every decoded one: the last rows before the last key
+        if causal and self.action_layer is not None:
+            # The last prompt row and every decoded one: the last rows before the last key.
             q, k = torch.cat([q[:, :, -1:], *self._decoded], 2), self.caches[self.action_layer].k
         else:
             q = q[:, :, self._moved_at_action(self.layout.action_rows)]

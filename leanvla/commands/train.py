@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from leanvla.run_folder import open_run_folder, write_json
-from policy.registry import resolve_policy
 
 if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
@@ -36,6 +35,7 @@ class Train:
         rounds: rounds of corrections: the policy drives, the expert labels and takes over, training
             goes on with both.
         corrections: episodes per round.
+        effort: share of the recipe's samples; 0.001 tries the whole chain in minutes.
         workers: processes; 0 means one per core.
         init: weights to start from, e.g. `raw.safetensors` of another run.
         compile: fuse the network with torch.compile; needs a C++ compiler on a CPU.
@@ -48,7 +48,8 @@ class Train:
     demos: Path = Path("data/demos")
     out: Path = Path("runs/train")
     rounds: int = 1
-    corrections: int = 500
+    corrections: int = 300
+    effort: float = 1.0
     workers: int = 0
     init: Path | None = None
     compile: bool = True
@@ -88,10 +89,11 @@ class Learner:
     """One policy in the making."""
 
     def __init__(self, config: Train, demonstrations: list[Episode], out: Path) -> None:
+        from policy.openvla.mini_tokenizer import build_mini_tokenizer
         from sim.training_data import episode_stats
 
         self.config, self.out = config, out
-        self.tokenizer = resolve_policy("mini")
+        self.tokenizer = build_mini_tokenizer(out / "tokenizer").parent
         self.stats = episode_stats(demonstrations)
         self.policy = self._architecture()
         self.workers = 1 if config.device == "cuda" else config.workers or os.cpu_count() or 1
@@ -104,7 +106,7 @@ class Learner:
         config = self.config
         job = Job(
             self.policy,
-            recipe,
+            recipe.scaled(config.effort),
             self.out,
             self.workers,
             config.seed,
@@ -140,10 +142,13 @@ class Learner:
 
     def _data(self, episodes: list[Episode]) -> TrainingData:
         from policy.openvla.tokenizer import PromptTokenizer
+        from policy.training.mini import CORRECTION_WEIGHT
         from sim.training_data import training_data
 
         encode = PromptTokenizer(self.tokenizer, self.policy)
-        return training_data(episodes, self.stats, lambda text: encode(text)[0].tolist())
+        return training_data(
+            episodes, self.stats, lambda text: encode(text)[0].tolist(), CORRECTION_WEIGHT
+        )
 
 
 def _report(progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,19 +26,25 @@ TOWER = TowerConfig(
 )
 TEXT = TextConfig(ACTION_VOCAB + PAD_MULTIPLE, 128, 256, 6, 2, 2)
 
-COARSE = Stage(120_000, 64, patch=16, pool=1, learning_rate=1.5e-3)
-POOLED = Stage(120_000, 64, patch=8, pool=2, learning_rate=1e-3)
-FULL = Stage(60_000, 32, patch=8, pool=1, learning_rate=6e-4, final=0.7)
+COARSE = Stage(100_000, 32, patch=16, pool=1, learning_rate=1e-3)
+POOLED = Stage(60_000, 32, patch=8, pool=2, learning_rate=1e-3)
+DRIVER = Stage(16_000, 32, patch=8, pool=1, learning_rate=8e-4)
+FULL = Stage(72_000, 32, patch=8, pool=1, learning_rate=8e-4, final=0.75)
 
 WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 1.0)
 """The rotation only holds the gripper upright: small commands, mostly noise in the label."""
 
 RECIPES = {
-    "mini": Recipe("mini", (COARSE, POOLED, FULL), action_weights=WEIGHTS),
-    "mini-ar": Recipe("mini-ar", (COARSE, POOLED, FULL), action_weights=WEIGHTS),
+    "mini": Recipe("mini", (COARSE, POOLED, DRIVER), action_weights=WEIGHTS),
+    "mini-ar": Recipe("mini-ar", (COARSE, POOLED, DRIVER), action_weights=WEIGHTS),
 }
-CORRECTED = Recipe("corrected", (FULL,), action_weights=WEIGHTS)
+"""Until the policy can drive: most of the learning happens where it is cheap."""
+
+CORRECTED = Recipe("corrected", (replace(POOLED, samples=40_000), FULL), action_weights=WEIGHTS)
 """What follows each round of corrections."""
+
+CORRECTION_WEIGHT = 3.0
+"""A corrected step is drawn this often for one draw of a demonstrated step."""
 
 
 def mini_config(

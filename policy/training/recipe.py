@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,14 @@ class Recipe:
     label_sigma_bins: float = 3.0
     grounding_weight: float = 0.3
     position_weight: float = 0.3
+
+    def scaled(self, effort: float) -> Recipe:
+        """The same recipe with `effort` times the samples in every stage.
+
+        Raises:
+            ValueError: when `effort` is not positive.
+        """
+        if not effort > 0:
+            raise ValueError(f"effort is {effort}: give a positive share of the recipe's samples")
+        stages = (replace(s, samples=max(1, round(s.samples * effort))) for s in self.stages)
+        return replace(self, stages=tuple(stages))

@@ -1,0 +1,46 @@
+"""`leanvla train` from demonstrations to a policy that loads, at a thousandth of the effort."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from leanvla.cli import main
+from policy.registry import load_policy
+from policy.types import Observation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("recipe", ["mini", "mini-ar"])
+def test_the_whole_chain(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    assert main(["demos", "--episodes", "2", "--workers", "1", "--out", str(demos)]) == 0
+    capsys.readouterr()
+    verb = ["train", "--recipe", recipe, "--demos", str(demos), "--out", str(out)]
+    verb += ["--effort", "0.0005", "--corrections", "1", "--workers", "1", "--no-compile"]
+    assert main(verb) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["demonstrations"] == 2
+    assert metrics["corrections"][0]["episodes"] == 1
+    policy = load_policy(out / "policy", method="vla_pruner", keep=0.25)
+    rng = np.random.default_rng(0)
+    seen = Observation(
+        tuple(rng.integers(0, 256, (96, 96, 3), np.uint8) for _ in range(2)),
+        np.zeros(8, np.float32),
+        "pick up the red cube",
+    )
+    chunk, _, timing = policy.infer(seen, policy.initial_state())
+    assert chunk.actions.shape == ((8 if recipe == "mini" else 1), 7)
+    assert timing.kept_tokens == 72
+
+
+def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--demos", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "leanvla demos" in capsys.readouterr().err

@@ -75,6 +75,9 @@ class HistoryRule:
             raise HistoryError(f"gamma is {self.gamma}: a decay lies in (0, 1]")
         if self.hold not in ("zero", "decay"):
             raise HistoryError(f"hold is {self.hold!r}: give 'zero' or 'decay'")
+        whole = isinstance(self.layer, int) and not isinstance(self.layer, bool)
+        if self.layer is not None and not whole:
+            raise HistoryError(f"action_layer is {self.layer!r}: give the number of a layer")
 
 
 @dataclass(frozen=True)

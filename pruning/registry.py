@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from pruning.base import NEEDS, Method, MethodError
@@ -26,22 +27,31 @@ if TYPE_CHECKING:
 
 GROUP = "leanvla.pruning"
 
+_KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a word"),
+}
+
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (Dense, Random, Uniform, FastV, PrefillMean, VLAPruner)
 }
 
 
-def make_method(name: str, *, compat: str | None = None, **fields: Any) -> Method:
+def make_method(name: str, /, *, compat: str | None = None, **fields: Any) -> Method:
     """Build a method by name.
 
     Args:
         name: built-in name, or the name of an entry point. Options may follow after colons, so that
             one word names a variant: `vla_pruner:release`, `vla_pruner:hold=zero:window=1`.
         compat: one of the method's profiles, e.g. `release`; `fields` override it.
-        **fields: the method's fields, which options override; `keep` is required but for `dense`.
+        **fields: the method's fields, which options override, all but `keep`, which is given once
+            (and may be left out for `dense` alone).
 
     Raises:
-        MethodError: for an unknown name, profile or field; lists valid ones and the nearest.
+        MethodError: for an unknown name, profile or field (lists valid ones and the nearest), for a
+            value of a wrong type, or for two values of `keep`.
         BudgetError: for an impossible `keep`.
     """
     name, *options = name.split(":")
@@ -51,14 +61,17 @@ def make_method(name: str, *, compat: str | None = None, **fields: Any) -> Metho
         key, given, text = option.partition("=")
         if given:
             _require(key, known, f"field of {name}")
+            if key == "keep" and "keep" in fields:
+                raise MethodError(f"keep is {fields[key]} and {text} for {name}: give it once")
             fields[key] = _value(key, text, known[key])
         else:
             compat = key
     if compat is not None:
-        _require(compat, kind.profiles, f"profile of {name}")
+        _require(str(compat), kind.profiles, f"profile of {name}")
         fields = {**kind.profiles[compat], **fields}
-    for key in fields:
+    for key, value in fields.items():
         _require(key, known, f"field of {name}")
+        _check_type(key, value, known[key])
     if known["keep"] is MISSING and "keep" not in fields:
         raise MethodError(f"{name} needs keep: a ratio in (0, 1] or a token count")
     return kind(**fields)
@@ -112,6 +125,16 @@ def _value(key: str, text: str, default: object) -> object:
         with suppress(ValueError):
             return convert(text)
     raise MethodError(f"{key} is {text!r}: give a number")
+
+
+def _check_type(key: str, value: object, default: object) -> None:
+    """Refuse a value of another type than its field's default, which `key` has."""
+    kind = type(default)
+    if key == "keep" or kind not in _KINDS:  # a budget, and what is optional, check themselves
+        return
+    accepted, words = _KINDS[kind]
+    if not isinstance(value, accepted) or isinstance(value, bool) is not (kind is bool):
+        raise MethodError(f"{key} is {value!r}: give {words}, e.g. {default}")
 
 
 def _require(name: str, valid: Iterable[str], what: str) -> None:

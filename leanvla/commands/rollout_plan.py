@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from leanvla.errors import EnvironmentFault, UsageError
-from pruning.registry import find_method, make_method
+from pruning.registry import make_method
 from pruning.types import Budget
 from sim.rollout.runner import Plan, grid
 from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
@@ -32,7 +32,6 @@ def make_plan(config: Rollout) -> Plan:
     keeps = [_ratio(text) for text in _split(config.keep, "--keep")]
     options = _options(config)
     for method in methods:
-        find_method(method)
         for keep in keeps if method != DENSE else []:
             make_method(method, keep=keep, **options)
     if config.policy == EXPERT and methods != [DENSE]:
@@ -138,6 +137,8 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UsageError(f"--option is {text!r}: give field=value, e.g. window=5")
+    if name == "keep":
+        raise UsageError(f"--option is {text!r}: keep has a flag of its own, --keep")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

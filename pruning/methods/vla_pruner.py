@@ -87,7 +87,7 @@ class VLAPruner(Method):
             if getattr(self, field) not in valid:
                 given = getattr(self, field)
                 raise MethodError(f"{field} is {given!r}: give one of {', '.join(valid)}")
-        HistoryRule(self.window, self.gamma, self.hold)
+        HistoryRule(self.window, self.gamma, self.hold, layer=self.action_layer)
 
     @classmethod
     def release(cls, keep: float | int, **fields: Any) -> VLAPruner:

@@ -12,6 +12,9 @@ import time
 import pytest
 
 from leanvla.cli import main
+from leanvla.commands.rollout import Rollout
+from leanvla.commands.rollout_plan import make_plan
+from sim.rollout.types import Cell
 
 FAKES = ("--suite", "tests.sim.fakes:FakeSuite", "--policy", "tests.sim.fakes:FakePolicy")
 KEYS = {
@@ -54,6 +57,13 @@ def test_a_grid_leaves_everything_that_was_promised(tmp_path, capsys):
         hashes.setdefault(episode["seed"], set()).add(episode["init_state_hash"])
     assert {len(found) for found in hashes.values()} == {1}
     assert (out / "report.html").read_text().count("data:image/png") >= 4
+
+
+def test_variants_of_a_method_are_cells_of_their_own():
+    """What `docs/vla_pruner.md` tells the reader to type."""
+    names = ["vla_pruner:hold=zero", "vla_pruner:release"]
+    plan = make_plan(Rollout(method=",".join(names), keep="0.5"))
+    assert plan.cells == (Cell("dense", 1.0), *(Cell(name, 0.5) for name in names))
 
 
 def test_json_goes_to_stdout_alone(tmp_path, capsys):
@@ -158,6 +168,10 @@ def test_a_policy_that_raises_fails_with_one_line(tmp_path, capsys):
         (("--policy", "minni"), "unknown policy 'minni'"),
         (("--option", "window"), "give field=value"),
         (("--option", "windw=5"), "window"),
+        (("--option", "gamma=abc"), "gamma is 'abc': give a number"),
+        (("--option", "keep=0.5"), "keep has a flag of its own"),
+        (("--method", "vla_pruner:keep=0.5"), "give it once"),
+        (("--method", "vla_pruner:hodl=zero"), "did you mean 'hold'"),
         (("--episodes", "0"), "--episodes is 0: give 1 or more"),
         (("--workers", "0"), "--workers is 0"),
         (("--execute", "0"), "--execute is 0"),

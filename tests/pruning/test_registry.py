@@ -60,11 +60,34 @@ def test_one_word_names_a_variant() -> None:
         ("vla_pruner:window=two", "window is 'two': give a number"),
         ("vla_pruner:window=1.5", "window is '1.5': give a number"),
         ("vla_pruner:bf16=1", "give true or false"),
+        ("vla_pruner:keep=0.5", r"keep is 0\.25 and 0\.5 for vla_pruner: give it once"),
     ],
 )
 def test_bad_variants_are_refused(spec: str, message: str) -> None:
     with pytest.raises(MethodError, match=message):
         make_method(spec, keep=0.25)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("window", 2.5, "a whole number"),
+        ("window", True, "a whole number"),
+        ("gamma", "abc", "a number"),
+        ("normalise", 1, "true or false"),
+        ("hold", 3, "a word"),
+        ("action_layer", "abc", "the number of a layer"),
+        ("name", "x", "unknown field"),
+        ("compat", 5, "unknown profile"),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused(field: str, value: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_method("vla_pruner", **{"keep": 0.25, field: value})
+
+
+def test_an_integer_serves_where_a_float_stands() -> None:
+    assert make_method("vla_pruner", keep=0.25, gamma=1).gamma == 1
 
 
 def test_names_files_and_classes_agree() -> None:

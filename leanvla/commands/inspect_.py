@@ -12,6 +12,7 @@ from policy.openvla.config import load_config
 from policy.openvla.layout import count_parameters
 from policy.openvla.macs import most_speedup, query_macs
 from policy.registry import resolve_policy
+from pruning.types import Budget
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +89,7 @@ def _cut(config: OpenVLAConfig) -> int:
 
 def _stage(config: OpenVLAConfig, cut: int, ratio: float) -> dict[str, int]:
     """MACs of a query by phase at one keep ratio, and their sum."""
-    kept = max(1, round(config.tokens_per_view * ratio))
+    kept = Budget(ratio).tokens(config.tokens_per_view)
     macs = query_macs(config, cut=cut, kept_per_view=kept)
     return {"kept_per_view": kept, **asdict(macs), "total": macs.total}
 

@@ -85,7 +85,7 @@ class OpenVLAModel(nn.Module):
     @property
     def film(self) -> bool:
         """Language modulates the vision towers."""
-        return self.config.towers[0].film
+        return self.config.film
 
     @property
     def causal(self) -> bool:

@@ -14,7 +14,15 @@ from policy.openvla.runtime import Query, Runtime
 from policy.openvla.shared import shared_network
 from policy.openvla.stopwatch import Stopwatch
 from policy.openvla.tokenizer import PromptTokenizer
-from policy.types import ActionChunk, ActionSpec, Inference, Observation, ObservationSpec, Timing
+from policy.types import (
+    ActionChunk,
+    ActionSpec,
+    Inference,
+    Observation,
+    ObservationError,
+    ObservationSpec,
+    Timing,
+)
 from pruning.history import HistoryKey, PrunerState, fresh
 from pruning.registry import make_method
 from pruning.runtime import Pruner
@@ -46,6 +54,11 @@ class OpenVLAPolicy:
         method: which visual tokens live.
         unnorm_key: data set whose statistics give actions their units; may be left out when the
             checkpoint has one.
+
+    Raises:
+        BudgetError: when the method is to keep more tokens than a view has.
+        MethodError: when the method cannot run on this decoder.
+        UnnormKeyError: when the key is unknown, or left out where there is a choice.
     """
 
     def __init__(
@@ -56,6 +69,7 @@ class OpenVLAPolicy:
         method: Method,
         unnorm_key: str | None = None,
     ) -> None:
+        method.budget.tokens(config.tokens_per_view)  # refused here, not in the first query
         self.config, self.tokenizer = config, tokenizer
         self.normalizer = Normalizer(config, unnorm_key)
         self.processor = ImageProcessor(config)
@@ -100,7 +114,8 @@ class OpenVLAPolicy:
         """Run one query.
 
         Raises:
-            ObservationError: when the observation lacks a view or proprioception.
+            ObservationError: when the observation lacks a view or proprioception, or when its
+                instruction makes a longer sequence than the decoder reads.
         """
         observation.check_against(self.observation_spec)
         clock = Stopwatch(self.runtime.synchronize)
@@ -121,6 +136,8 @@ class OpenVLAPolicy:
         return Inference(chunk, answer.state, timing)
 
     def _query(self, observation: Observation) -> Query:
+        input_ids = torch.from_numpy(self.tokenizer(observation.instruction))
+        self._check_length(input_ids)
         pixels = torch.from_numpy(self.processor(observation.images))
         proprio = None
         if self.config.proprio_dim and observation.state is not None:
@@ -132,11 +149,25 @@ class OpenVLAPolicy:
         )
         return Query(
             pixels.to(self.device, self.dtype),
-            torch.from_numpy(self.tokenizer(observation.instruction)).to(self.device),
+            input_ids.to(self.device),
             proprio,
             key,
             observation.stamp_s,
         )
+
+    def _check_length(self, input_ids: Tensor) -> None:
+        layout, most = (
+            self.runtime.model.layout(input_ids),
+            self.config.text.max_position_embeddings,
+        )
+        length = layout.length + (
+            0 if layout.actions else self.config.dof - 1
+        )  # decoded one by one
+        if length > most:
+            raise ObservationError(
+                f"instruction is too long: with its {layout.prompt} prompt tokens the sequence has "
+                f"{length}, the decoder reads {most}; say it in fewer words"
+            )
 
     def _chunk(self, answer: Answer) -> ActionChunk:
         shape = (self.config.chunk, self.config.dof)

@@ -13,6 +13,7 @@ from PIL import Image
 from leanvla.cli import main
 from policy.openvla.errors import PolicyNameError
 from policy.registry import load_policy, packaged_policies, resolve_policy
+from pruning.types import BudgetError
 from tests.policy.tiny import CONFIGS, write_tiny
 
 
@@ -83,6 +84,8 @@ def test_infer_prints_units(zoo, capsys):
         ("single_ar", {"image": "absent.png"}, "no such image file"),
         ("single_ar", {"text": "  "}, "instruction is empty"),
         ("single_ar", {"text": "x" * 513}, "instruction has 513 characters"),
+        ("single_ar", {"text": "\U0001f916" * 512}, "the decoder reads 2048; say it in fewer"),
+        ("single_ar", {"text": "put it \udcff down"}, "instruction is not UTF-8 text"),
         ("oft_l1", {"extra": ["--state", "1.0"]}, "state has 1 value(s), the policy reads 5"),
         ("oft_l1", {"extra": ["--state", *["nan"] * 5]}, "state is not finite"),
         ("fused_ar", {"extra": ["--unnorm-key", "c"]}, "unknown unnorm_key 'c'"),
@@ -98,6 +101,22 @@ def test_bad_input_is_one_line_and_exit_2(zoo, capsys, kind, options, sentence):
     assert captured.out == ""
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_bytes_that_are_no_utf8_are_refused_on_a_real_command_line(zoo):
+    command = [sys.executable, "-m", "leanvla", "infer", "--policy", str(zoo / "single_ar")]
+    command += ["--image", str(zoo / "a.png"), "--text", b"pick \xff\xfe up"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"leanvla: error: instruction is not UTF-8 text")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_count_above_the_tokens_is_refused_when_the_policy_is_made(zoo):
+    with pytest.raises(BudgetError, match="keep is 17 tokens, a view has only 16"):
+        load_policy(zoo / "single_ar", method="fastv", keep=17)
+    assert load_policy(zoo / "single_ar", method="fastv", keep=16).pruner.method.keep == 16
 
 
 def test_inspect(zoo, capsys):

@@ -1,0 +1,1 @@
+"""Rollouts: workers, their watchdog, and the store of finished episodes."""

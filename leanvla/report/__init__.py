@@ -1,0 +1,1 @@
+"""Tables, charts and pages that show what a run measured."""

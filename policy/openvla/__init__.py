@@ -1,0 +1,1 @@
+"""The OpenVLA family: published checkpoints, read as they are and run by our own network."""

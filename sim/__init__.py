@@ -1,0 +1,1 @@
+"""Suites, experts, demonstrations, rollouts and their statistics."""

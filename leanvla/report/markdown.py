@@ -27,10 +27,10 @@ def row(run: dict[str, Any]) -> str:
         run["method"],
         f"{run['keep']:g}",
         f"{run['tokens']['kept']:.0f} of {run['tokens']['visual']:.0f}",
-        f"{run['successes']}/{run['successes'] + run['failures']} = {run['success_rate']:.1%}",
+        _rate(run),
         f"{low:.1%} – {high:.1%}",
         _difference(run.get("paired_difference_to_dense")),
-        f"{run['wrong_object_rate']:.1%}",
+        _number(run["wrong_object_rate"], ".1%"),
         _number(latency["p50"], ".1f"),
         _number(latency["p95"], ".1f"),
         _number(run["speedup_p50"], ".2f"),
@@ -39,8 +39,13 @@ def row(run: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _rate(run: dict[str, Any]) -> str:
+    judged = run["successes"] + run["failures"]
+    return f"{run['successes']}/{judged} = {run['success_rate']:.1%}" if judged else "–"
+
+
 def _difference(paired: dict[str, Any] | None) -> str:
-    if not paired:
+    if not paired or not paired["n"]:
         return "–"
     low, high = paired["ci95"]
     return f"{paired['difference']:+.1%} ({low:+.1%} … {high:+.1%})"

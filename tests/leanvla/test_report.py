@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from leanvla.report import markdown
 from leanvla.report.charts import Bar, Point, latency_bars, success_curves
 from leanvla.report.rollout import Picture, findings, write_report
 from sim.statistics import paired_difference, wilson_interval
@@ -131,6 +132,18 @@ def test_text_from_outside_is_escaped(tmp_path):
     text, _ = report(tmp_path, [run(policy=bad, method=bad)], notice=bad)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_a_markdown_row_has_every_column_even_when_nothing_was_judged():
+    nothing = {"success_rate": None, "success_ci95": (0.0, 1.0), "wrong_object_rate": None}
+    silent = {"query_latency_ms": {"p50": None, "p95": None, "mean": None}, "speedup_p50": None}
+    pairless = {"paired_difference_to_dense": paired_difference([], [])._asdict()}
+    lost = run(**nothing, **silent, **pairless, successes=0, failures=0, errors=20)
+    lines = markdown.table({"runs": [run("dense", 1.0, wins=20), run(), lost]}).splitlines()
+    assert {line.count("|") for line in lines} == {12}
+    assert "18/20 = 90.0%" in lines[3]
+    assert "-10.0%" in lines[3]
+    assert lines[4].startswith("| vla_pruner | 0.25 | 72 of 288 | – |")
 
 
 def test_a_run_of_errors_and_an_empty_run_still_make_a_page(tmp_path):

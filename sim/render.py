@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import ctypes.util
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -122,6 +123,9 @@ def check_gl(backend: str | None = None, timeout_s: float = 60.0) -> GLReport:
         timeout_s: after so long the backend counts as hung.
     """
     backend = backend or setup_gl()
+    if importlib.util.find_spec("mujoco") is None:
+        problem, remedy = "mujoco is not installed", "run `pip install 'leanvla[sim]'`"
+        return GLReport(backend, False, problem=problem, remedy=remedy)
     env = {**os.environ, "MUJOCO_GL": backend}
     env.pop("PYOPENGL_PLATFORM", None)
     other = next((b for b in BACKENDS if b != backend), BACKENDS[0])

@@ -74,6 +74,9 @@ def check_machine(config: Rollout) -> None:
     """
     if config.video and importlib.util.find_spec("av") is None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
+    own = config.policy == EXPERT or ":" in config.policy
+    if not own and importlib.util.find_spec("torch") is None:
+        raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
     if config.rerun is not None:
         from sim.rerun_log import check_rerun
 

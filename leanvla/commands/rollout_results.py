@@ -30,8 +30,10 @@ class Results:
         self._videos: list[Picture] = []
 
     def on_disk(self) -> bool:
-        """Whether an earlier run wrote everything."""
-        return all((self._config.out / name).is_file() for name in ("metrics.json", "report.html"))
+        """Whether an earlier run wrote everything that is asked for now."""
+        out, rerun = self._config.out, self._config.rerun
+        wanted = [out / "metrics.json", out / "report.html", *([rerun] if rerun else [])]
+        return all(path.is_file() for path in wanted)
 
     def film(self, pool: Pool) -> None:
         """Run a few episodes once more with the camera on, and write them.

@@ -13,7 +13,8 @@ import pytest
 
 from leanvla.cli import main
 from leanvla.commands.rollout import Rollout
-from leanvla.commands.rollout_plan import make_plan
+from leanvla.commands.rollout_plan import check_machine, make_plan
+from leanvla.errors import EnvironmentFault
 from sim.rollout.types import Cell
 
 FAKES = ("--suite", "tests.sim.fakes:FakeSuite", "--policy", "tests.sim.fakes:FakePolicy")
@@ -80,6 +81,20 @@ def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert "nothing to do" in shown.err
     assert shown.out == table
     assert (tmp_path / "episodes.jsonl").read_bytes() == first
+
+
+def test_a_recording_asked_for_later_is_still_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sim.rerun_log.check_rerun", lambda: None)
+    monkeypatch.setattr(
+        "sim.rerun_log.write_rerun", lambda path, films: path.write_text(str(films))
+    )
+    out, film = tmp_path / "run", tmp_path / "film.rrd"
+    assert rollout(out) == 0
+    before = episodes(out)
+    assert rollout(out, "--resume", "--rerun", str(film)) == 0
+    assert film.is_file()
+    assert episodes(out) == before
+    assert "nothing to do" not in capsys.readouterr().err
 
 
 def test_resume_refuses_another_configuration_and_no_resume_refuses_results(tmp_path, capsys):
@@ -195,6 +210,13 @@ def test_a_missing_rerun_is_said_before_the_run(tmp_path, capsys, monkeypatch):
     assert rollout(out, "--rerun", str(tmp_path / "a.rrd")) == 3
     assert "pip install" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_missing_torch_is_said_before_the_run(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
+    with pytest.raises(EnvironmentFault, match=r"leanvla\[torch\]"):
+        check_machine(Rollout(suite=FAKES[1]))
+    check_machine(Rollout(suite=FAKES[1], policy=FAKES[3]))
 
 
 def test_a_gl_backend_that_cannot_render_is_named_with_its_remedy(tmp_path, capsys, monkeypatch):

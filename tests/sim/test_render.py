@@ -72,6 +72,14 @@ def test_broken_backend_is_named_with_its_remedy() -> None:
     assert "MUJOCO_GL=egl" in report.remedy
 
 
+def test_a_missing_simulator_is_not_blamed_on_gl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render.importlib.util, "find_spec", lambda name: None)
+    report = render.check_gl("egl")
+    assert not report.ok
+    assert report.problem == "mujoco is not installed"
+    assert "leanvla[sim]" in report.remedy
+
+
 def test_blank_frames_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(render, "_PROBE", "print('0|0|llvmpipe')")
     report = render.check_gl("egl")

@@ -82,6 +82,8 @@ def _check(config: Demos) -> None:
             f"--seed is {config.seed}: seeds below {EVAL_SEED_LIMIT} are held out for evaluation, "
             f"start at {TRAIN_SEED_BASE}"
         )
+    if config.workers < 0:
+        raise UsageError(f"--workers is {config.workers}: give 0 for one per core, or more")
     if not 0.0 <= config.noise < math.inf:
         raise UsageError(f"--noise is {config.noise}: give a sigma of 0 or more")
 

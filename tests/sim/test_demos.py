@@ -130,6 +130,7 @@ def test_the_command_collects_and_reports(
         (Demos(suite="tabletp"), "did you mean 'tabletop'"),
         (Demos(seed=5), "held out for evaluation"),
         (Demos(episodes=0), "at least one"),
+        (Demos(workers=-1), "one per core"),
         (Demos(noise=-1.0), "0 or more"),
         (Demos(noise=float("nan")), "0 or more"),
     ],

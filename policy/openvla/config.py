@@ -110,6 +110,8 @@ class OpenVLAConfig:
         empty_token_id: id that must end the prompt (29871 for Llama-2), None for none.
         state_names: one name per proprioceptive value, with its unit.
         action_names: one name per degree of freedom, with its unit.
+        rotation: rotation kind of an action's orientation part, see `ActionSpec`.
+        gripper: polarity of an action's last dimension.
         execute: rows of a chunk to execute before the next query, None for all.
     """
 
@@ -135,6 +137,8 @@ class OpenVLAConfig:
     empty_token_id: int | None = None
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    rotation: str = "axis_angle_delta"
+    gripper: str = "-1 open, +1 close"
     execute: int | None = None
 
     @property

@@ -19,7 +19,13 @@ from policy.openvla import towers as timm
 from policy.openvla.config import OpenVLAConfig, TextConfig, TowerConfig
 from policy.openvla.config_check import check_config
 from policy.openvla.errors import CheckpointError
-from policy.openvla.platforms import EEF_DELTA_ACTION, platform_of
+from policy.openvla.platforms import (
+    EEF_DELTA_ACTION,
+    EEF_DELTA_ROTATION,
+    GRIPPER,
+    Platform,
+    platform_of,
+)
 from policy.openvla.side_files import side_files
 
 LLAMA2_EMPTY_TOKEN = 29871
@@ -55,6 +61,8 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     execute: int | UnsetType | None = UNSET
     state_names: tuple[str, ...] | UnsetType = UNSET
     action_names: tuple[str, ...] | UnsetType = UNSET
+    rotation: str | UnsetType = UNSET
+    gripper: str | UnsetType = UNSET
 
 
 def read_config(folder: str | Path) -> OpenVLAConfig:
@@ -170,15 +178,24 @@ def _detected(folder: Path, stats: dict[str, Any], said: dict[str, Any]) -> dict
     }
     platform, sides = platform_of(stats), side_files(folder)
     if platform is not None:
-        names = {"views": platform.views[:1], "action_names": platform.action_names}
-        fields |= names | {"rate_hz": platform.rate_hz}
-    elif fields["dof"] == len(EEF_DELTA_ACTION):
-        fields["action_names"] = EEF_DELTA_ACTION
+        fields |= {"views": platform.views[:1], "rate_hz": platform.rate_hz}
+    fields |= _meaning(platform, fields["dof"]) if "action_names" not in said else {}
     if sides:
         fields |= _parallel(folder, stats, said)
     if len(fields.get("action_names", ())) != fields["dof"]:
         fields["action_names"] = ()
     return fields
+
+
+def _meaning(platform: Platform | None, dof: int) -> dict[str, Any]:
+    """What published actions mean; whoever names actions in a section says the rest there, too."""
+    if platform is not None:
+        names, rotation = platform.action_names, platform.rotation
+    elif dof == len(EEF_DELTA_ACTION):
+        names, rotation = EEF_DELTA_ACTION, EEF_DELTA_ROTATION
+    else:
+        return {}
+    return {"action_names": names, "rotation": rotation, "gripper": GRIPPER}
 
 
 def _named(config: OpenVLAConfig) -> OpenVLAConfig:

@@ -23,6 +23,9 @@ _JOINTS = tuple(
 )
 
 EEF_DELTA_ACTION = (*_DELTA_POSE, "gripper [0 closed, 1 open]")
+EEF_DELTA_ROTATION = "rpy_delta"
+GRIPPER = "0 closed, 1 open"
+"""Polarity of every published checkpoint's actions; a simulator may want another."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Platform:
         rate_hz: control rate.
         state_names: proprioceptive values.
         action_names: degrees of freedom.
+        rotation: rotation kind of an action's orientation part.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Platform:
     rate_hz: float
     state_names: tuple[str, ...]
     action_names: tuple[str, ...]
+    rotation: str
 
 
 PLATFORMS = (
@@ -61,6 +66,7 @@ PLATFORMS = (
             *(f"finger {i} [m]" for i in range(2)),
         ),
         action_names=(*_OSC, "gripper [0 closed, 1 open]"),
+        rotation="axis_angle_delta",
     ),
     Platform(
         name="aloha",
@@ -70,6 +76,7 @@ PLATFORMS = (
         rate_hz=25.0,
         state_names=_JOINTS,
         action_names=_JOINTS,
+        rotation="none",
     ),
     Platform(
         name="bridge",
@@ -83,6 +90,7 @@ PLATFORMS = (
             "gripper [1]",
         ),
         action_names=EEF_DELTA_ACTION,
+        rotation=EEF_DELTA_ROTATION,
     ),
 )
 

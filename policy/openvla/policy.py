@@ -80,7 +80,9 @@ class OpenVLAPolicy:
         self.pruner = Pruner(method, config.text.num_hidden_layers, model.causal)
         self.runtime = Runtime(model, self.pruner)
         self.observation_spec = ObservationSpec(config.views, config.state_names)
-        self.action_spec = ActionSpec(config.action_names, config.chunk, config.rate_hz)
+        self.action_spec = ActionSpec(
+            config.action_names, config.chunk, config.rate_hz, config.rotation, config.gripper
+        )
         self.execute = config.execute or config.chunk
 
     @classmethod

@@ -102,6 +102,28 @@ def test_oft_is_detected(tmp_path, dataset, chunk, views, proprio, bounds):
     assert list(config.norm_stats) == [dataset]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "rotation"),
+    [
+        ("libero_spatial_no_noops", "axis_angle_delta"),
+        ("aloha_fold_shirt", "none"),
+        ("bridge_orig", "rpy_delta"),
+    ],
+)
+def test_published_actions_say_their_rotation_and_gripper(tmp_path, dataset, rotation):
+    config = load_config(fine_tuned(tmp_path, dataset, "proprio_projector"))
+    assert (config.rotation, config.gripper) == (rotation, "0 closed, 1 open")
+
+
+def test_a_section_that_names_actions_says_what_they_mean(tmp_path):
+    assert load_config(write(tmp_path)).rotation == "rpy_delta"
+    names = [f"a{i}" for i in range(7)]
+    ours = load_config(write(tmp_path, leanvla={"action_names": names}))
+    assert (ours.rotation, ours.gripper) == ("axis_angle_delta", "-1 open, +1 close")
+    said = load_config(write(tmp_path, leanvla={"action_names": names, "gripper": "+1 open"}))
+    assert said.gripper == "+1 open"
+
+
 def test_oft_with_discrete_head(tmp_path):
     config = load_config(fine_tuned(tmp_path, "libero_goal_no_noops", "proprio_projector"))
     assert (config.decoding, config.head, config.film) == ("parallel", "discrete", False)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from leanvla.errors import UsageError
 from leanvla.run_folder import open_run_folder, write_json
+from sim.suites import SUITES, unknown_suite
 
 if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
@@ -58,7 +60,12 @@ class Train:
 
 
 def run(config: Train) -> int:
-    """Train, correct, train again; returns the exit code."""
+    """Train, correct, train again; returns the exit code.
+
+    Raises:
+        UsageError: on values that ask for something impossible, before anything is read.
+    """
+    _check(config)
     from policy.training.mini import CORRECTED, RECIPES
     from sim.training_data import load_episodes
 
@@ -83,6 +90,16 @@ def run(config: Train) -> int:
     write_json(out / "metrics.json", metrics)
     print(json.dumps(metrics, indent=2))
     return 0
+
+
+def _check(config: Train) -> None:
+    if config.suite not in SUITES:
+        raise UsageError(str(unknown_suite(config.suite)))
+    for name, least in (("rounds", 0), ("corrections", 1), ("workers", 0)):
+        if getattr(config, name) < least:
+            raise UsageError(f"--{name} is {getattr(config, name)}: give {least} or more")
+    if config.init is not None and not config.init.is_file():
+        raise UsageError(f"--init {config.init}: no such file")
 
 
 class Learner:

@@ -44,3 +44,22 @@ def test_the_whole_chain(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--demos", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "leanvla demos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--suite", "tabletp"), "did you mean 'tabletop'"),
+        (("--rounds", "-1"), "--rounds is -1: give 0 or more"),
+        (("--corrections", "0"), "--corrections is 0: give 1 or more"),
+        (("--workers", "-1"), "--workers is -1"),
+        (("--init", "absent.safetensors"), "absent.safetensors: no such file"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str], says: str
+) -> None:
+    out = tmp_path / "out"
+    assert main(["train", "--demos", str(tmp_path), "--out", str(out), *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert not out.exists()

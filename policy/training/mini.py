@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,9 @@ COARSE = Stage(100_000, 32, patch=16, pool=1, learning_rate=1e-3)
 POOLED = Stage(60_000, 32, patch=8, pool=2, learning_rate=1e-3)
 DRIVER = Stage(16_000, 32, patch=8, pool=1, learning_rate=8e-4)
 FULL = Stage(72_000, 32, patch=8, pool=1, learning_rate=8e-4, final=0.75)
+
+EXECUTE = 4
+"""Of eight predicted actions four are executed: the whole chunk open loop succeeds far less."""
 
 WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 1.0)
 """The rotation only holds the gripper upright: small commands, mostly noise in the label."""
@@ -72,6 +76,7 @@ def mini_config(
         state_names=seen.state_names,
         action_names=acts.names,
         cut_layer=2,
+        execute=1 if causal else EXECUTE,
     )
 
 
@@ -91,7 +96,7 @@ def policy_tensors(weights: dict[str, Tensor], config: OpenVLAConfig) -> dict[st
 
 
 def save_policy(weights: Path, config: OpenVLAConfig, folder: Path, tokenizer: Path) -> None:
-    """Write trained weights as a checkpoint folder in the published layout.
+    """Write trained weights as a checkpoint folder in the published layout, with `SHA256` sums.
 
     Args:
         weights: `weights.safetensors` of a training run.
@@ -103,3 +108,9 @@ def save_policy(weights: Path, config: OpenVLAConfig, folder: Path, tokenizer: P
     tensors = {name: value.to(torch.float32) for name, value in tensors.items()}
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
     save_checkpoint(folder, config, tensors, [tokenizer / name for name in names])
+    lines = [f"{sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in _hashed(folder)]
+    (folder / "SHA256").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _hashed(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])

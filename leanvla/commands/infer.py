@@ -31,7 +31,7 @@ class Infer:
         wrist: pictures of the further cameras, in the policy's order.
         state: proprioceptive values, in the policy's order and units.
         method: pruning method, see `leanvla methods`.
-        keep: ratio in (0, 1] or count of visual tokens to keep per view.
+        keep: ratio in (0, 1], or a count above one, of visual tokens to keep per view.
         unnorm_key: data set whose statistics give actions their units; needed when the checkpoint
             has several.
         threads: processor threads.
@@ -44,7 +44,7 @@ class Infer:
     wrist: tuple[Path, ...] = ()
     state: tuple[float, ...] = ()
     method: str = "dense"
-    keep: int | float | None = None
+    keep: float | None = None
     unnorm_key: str | None = None
     threads: int = 1
     json: bool = False
@@ -59,7 +59,7 @@ def run(config: Infer) -> int:
         config.policy,
         unnorm_key=config.unnorm_key,
         method=config.method,
-        keep=config.keep,
+        keep=_budget(config.keep),
         threads=config.threads,
     )
     answer = policy.infer(observation, policy.initial_state())
@@ -68,6 +68,11 @@ def run(config: Infer) -> int:
     else:
         _show(policy, answer)
     return 0
+
+
+def _budget(keep: float | None) -> int | float | None:
+    """Whole numbers above one are counts; 1 is the ratio that keeps everything."""
+    return int(keep) if keep is not None and keep > 1 and keep.is_integer() else keep
 
 
 def _observation(config: Infer) -> Observation:

@@ -128,6 +128,8 @@ def _ratio(text: str) -> float:
         ratio = float(text)
     except ValueError:
         raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
+    if ratio > 1:
+        raise UsageError(f"--keep has {text!r}: rollouts take ratios in (0, 1], e.g. 0.5,0.25")
     Budget(ratio)
     return ratio
 

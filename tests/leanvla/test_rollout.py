@@ -173,7 +173,7 @@ def test_a_policy_that_raises_fails_with_one_line(tmp_path, capsys):
     ("arguments", "says"),
     [
         (("--keep", "0"), "ratio lies in (0, 1]"),
-        (("--keep", "1.5"), "ratio lies in (0, 1]"),
+        (("--keep", "1.5"), "ratios in (0, 1]"),
         (("--keep", "nan"), "ratio lies in (0, 1]"),
         (("--keep", "half"), "give ratios in (0, 1]"),
         (("--keep", "0.5,,0.25"), "separated by single commas"),

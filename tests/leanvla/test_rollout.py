@@ -123,7 +123,14 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, stop):
     command = [sys.executable, "-m", "leanvla", "rollout", *slow, "--out", str(out)]
     command += ["--episodes", "8", "--video", "0", "--resume"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    # A background job of a shell inherits an ignored SIGINT; the run under test must not.
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (out / "episodes.jsonl").exists() and len(episodes(out)) >= 3:

@@ -6,7 +6,6 @@ policy visits by itself, the second part shows the way back from them.
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.registry import load_policy
-from sim.demos import EPISODES_PER_SHARD, SETTLE_STEPS, EpisodeBuffer, ground, write_shard
+from sim.demos import EPISODES_PER_SHARD, SETTLE_STEPS, EpisodeBuffer, ground, run_jobs, write_shard
 from sim.suites import make_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from jaxtyping import Float32
 
@@ -108,20 +107,11 @@ def collect_corrections(
         if not path.exists():
             jobs.append(Correction(policy, suite, part, path))
     done = alone = 0
-    for job, successes in zip(jobs, _run(jobs, workers), strict=True):
+    for job, successes in zip(jobs, run_jobs(_correct_shard, jobs, workers), strict=True):
         done, alone = done + len(job.seeds), alone + successes
         if report is not None:
             report(done, alone)
     return alone / done if done else float("nan")
-
-
-def _run(jobs: Sequence[Correction], workers: int) -> Iterator[int]:
-    if workers <= 1:
-        yield from map(_correct_shard, jobs)
-        return
-    # Spawned, not forked: a GL context does not survive a fork.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_correct_shard, jobs)
 
 
 _LOADED: dict[tuple[str, str], tuple[TrainingSuite, Policy]] = {}

@@ -16,7 +16,7 @@ import multiprocessing
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from safetensors import safe_open
@@ -25,12 +25,15 @@ from safetensors.numpy import save_file
 from sim.suites import make_suite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jaxtyping import Bool, Float32
 
     from policy.types import Observation
     from sim.suites.base import TrainingSuite
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 TRAIN_SEED_BASE = 1_000_000
 """Demonstrations use seeds from here on."""
@@ -267,7 +270,7 @@ def collect(
         for i in range(0, len(seeds), EPISODES_PER_SHARD)
     ]
     total = Collection(0, 0, 0)
-    for index, done in enumerate(_run_jobs(jobs, workers)):
+    for index, done in enumerate(run_jobs(_collect_shard, jobs, workers)):
         total = Collection(*(a + b for a, b in zip(_counts(total), _counts(done), strict=True)))
         if on_shard is not None:
             on_shard(index, done)
@@ -282,13 +285,14 @@ def _shard_path(out: Path, first_seed: int) -> Path:
     return Path(out) / f"demos-{first_seed:09d}.safetensors"
 
 
-def _run_jobs(jobs: Sequence[tuple], workers: int) -> Iterable[Collection]:
+def run_jobs(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> Iterator[Done]:
+    """`work` of every job in order, in this process or in spawned ones."""
     if workers <= 1:
-        yield from map(_collect_shard, jobs)
+        yield from map(work, jobs)
         return
     # Spawned, not forked: a GL context does not survive a fork.
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_collect_shard, jobs)
+        yield from pool.imap(work, jobs)
 
 
 _SUITES: dict[str, TrainingSuite] = {}

@@ -1,1 +1,1 @@
-"""Static graphs instead of eager models: export, build, verify, load. Nothing here knows a robot."""
+"""Static graphs for eager models: export, build, verify, load. Nothing here knows a robot."""

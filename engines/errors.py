@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class EngineError(ValueError):
-    """An engine that cannot be used as it is: says what, where, and the command that rebuilds it."""
+    """An engine that cannot be used: says what, where, and the command that rebuilds it."""
 
 
 class EngineUnavailableError(RuntimeError):

@@ -173,8 +173,7 @@ def push(
         entry = np.float32(gamma) * state.entries[0]
     else:
         entry = np.zeros((values.shape[0], n), np.float32)
-    for row, index, value in zip(entry, kept, values, strict=True):
-        row[index] = value
+    entry[np.arange(len(kept))[:, None], kept] = values
     entry.flags.writeable = False
     entries = (entry, *state.entries)[:window]
     return PrunerState(entries, state.queries + 1, state.key, state.stamp_s)

@@ -31,7 +31,7 @@ class Rope(NamedTuple):
 
     def at(self, index: Int64[Tensor, " k"]) -> Rope:
         """The phases of some of the positions."""
-        return Rope(self.cos[index], self.sin[index])
+        return Rope(self.cos.index_select(0, index), self.sin.index_select(0, index))
 
 
 class KeyValue(NamedTuple):

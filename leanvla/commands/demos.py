@@ -19,7 +19,7 @@ from sim.suites import SUITES, unknown_suite
 if TYPE_CHECKING:
     from sim.demos import Collection
 
-SCHEMA = 1
+SCHEMA = "leanvla.demos/1"
 _LEAST_SUCCESS = 0.95
 
 

@@ -19,7 +19,7 @@ from policy.registry import ZOO
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SCHEMA = 1
+SCHEMA = "leanvla.doctor/1"
 OLDEST_PYTHON = (3, 10)
 CORE = (
     *("numpy", "tyro", "rich", "pyyaml", "msgspec"),

@@ -12,7 +12,7 @@ from pruning.registry import all_methods
 if TYPE_CHECKING:
     from pruning.cards import FieldCard, MethodCard
 
-SCHEMA = 1
+SCHEMA = "leanvla.methods/1"
 
 
 @dataclass(frozen=True)

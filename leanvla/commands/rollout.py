@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -39,7 +40,7 @@ class Rollout:
         keep: keep ratios in (0, 1], separated by commas.
         episodes: episodes per cell.
         seed: first seed; a seed is a scene and its task. Seeds below 100,000 are held out.
-        workers: episode workers; about one per core.
+        workers: episode workers; 0 means one per core.
         out: folder of the results.
         resume: go on in `out`; finished episodes are kept.
         execute: control steps executed of each chunk; the policy's own choice when left out.
@@ -112,7 +113,7 @@ def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) ->
         _roll(config, plan, spec, store, results)
     except KeyboardInterrupt:
         kept = kept.format(len(store), plan.episodes)
-        results.write(notice=f"Interrupted: these are {kept}.")
+        results.write(notice=f"Interrupted: these are {kept}; go on with --resume.")
         _say(f"interrupted: {kept} kept in {config.out}, go on with --resume")
         return INTERRUPTED
     except RolloutError:
@@ -130,7 +131,7 @@ def _roll(
     from sim.rollout.runner import run_grid
 
     progress = LiveProgress(plan, list(store))
-    with Pool(spec, config.workers, progress.beat) as pool:
+    with Pool(spec, config.workers or os.cpu_count() or 1, progress.beat) as pool:
         with progress:
             run_grid(plan, pool, store, progress.episode)
         results.film(pool)

@@ -91,7 +91,7 @@ def check_machine(config: Rollout) -> None:
 
 
 def _check_numbers(config: Rollout) -> None:
-    least = {"episodes": 1, "workers": 1, "threads": 1, "video": 0, "seed": 0}
+    least = {"episodes": 1, "workers": 0, "threads": 1, "video": 0, "seed": 0}
     least |= {name: 1 for name in ("execute", "view_size") if getattr(config, name) is not None}
     for name, low in least.items():
         if getattr(config, name) < low:

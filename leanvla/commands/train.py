@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from policy.training.recipe import Recipe
     from sim.demos import Episode
 
-SCHEMA = 1
+SCHEMA = "leanvla.train/1"
 CORRECTION_SEEDS = 3_000_000
 """Corrections use seeds from here on, apart from demonstrations and from held-out evaluation."""
 

@@ -7,9 +7,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from leanvla.errors import UsageError
+from leanvla.report.training import write_training_report
 from leanvla.run_folder import open_run_folder, write_json
 from sim.suites import SUITES, unknown_suite
 
@@ -28,6 +29,8 @@ CORRECTION_SEEDS = 3_000_000
 @dataclass(frozen=True)
 class Train:
     """Train a small policy and write it as a checkpoint folder, `OUT/policy`.
+
+    Beside it stand `metrics.json`, `report.html` with the losses, and the log of every stage.
 
     Attributes:
         recipe: `mini` decodes chunks of eight actions in parallel, `mini-ar` token by token.
@@ -88,8 +91,16 @@ def run(config: Train) -> int:
         "corrections": rounds,
     }
     write_json(out / "metrics.json", metrics)
+    write_training_report(out, metrics, _log(out / "log.jsonl"))
     print(json.dumps(metrics, indent=2))
     return 0
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    """Rows of the training log; a run too short for one has none."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _check(config: Train) -> None:

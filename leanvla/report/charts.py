@@ -1,4 +1,4 @@
-"""The two charts of a rollout report, as inline SVG that follows the page's colours."""
+"""The charts of the reports, as inline SVG that follows the page's colours."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def success_curves(curves: Mapping[str, Sequence[Point]], dense: Point | None) -
     def y(rate: float) -> float:
         return bottom - rate * (bottom - top)
 
-    parts = [_level(level, y(level), left, width) for level in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    parts = [_level(f"{level:.0%}", y(level), left, width) for level in (0, 0.25, 0.5, 0.75, 1)]
     parts += [_text(x(keep), bottom + 18, f"{keep:g}", "middle", "soft") for keep in keeps]
     if dense:
         parts.append(_dense_band(dense, y, left, width))
@@ -77,6 +77,31 @@ def success_curves(curves: Mapping[str, Sequence[Point]], dense: Point | None) -
     legend, _ = _legend(list(curves), bottom + 40, first=1)
     parts += legend
     return _svg(height + 10, parts, "success against keep ratio", width)
+
+
+def lines(curves: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
+    """Lines over one horizontal axis, both axes from zero; `label` says what is drawn."""
+    points = [point for curve in curves.values() for point in curve]
+    if not points:
+        return ""
+    width, left, top, bottom = 720, 52, 30, 230
+    far, high = max(x for x, _ in points) or 1.0, max(y for _, y in points) or 1.0
+    across, up = (width - left - 20) / far, (bottom - top) / high
+    parts = [_text(left, top - 14, label, "start")]
+    step = _round_step(high / 4)
+    for tick in (i * step for i in range(int(high / step) + 1)):
+        parts.append(_level(f"{tick:g}", bottom - tick * up, left, width))
+    step = _round_step(far / 6)
+    for tick in (i * step for i in range(int(far / step) + 1)):
+        parts.append(_text(left + tick * across, bottom + 16, f"{tick:,.0f}", "middle", "soft"))
+    for number, curve in enumerate(curves.values()):
+        path = " ".join(f"{left + x * across:.1f},{bottom - y * up:.1f}" for x, y in curve)
+        colour = _colour(number + 1)
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
+        )
+    legend, height = _legend(list(curves), bottom + 40, first=1)
+    return _svg(height, [*parts, *legend], label, width)
 
 
 def _bar(bar: Bar, y: float, scale: float, phases: list[str]) -> str:
@@ -118,9 +143,9 @@ def _round_step(rough: float) -> float:
     return next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
 
 
-def _level(level: float, y: float, left: float, width: float) -> str:
-    line = f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" stroke="var(--line)"/>'
-    return line + _text(left - 8, y + 4, f"{level:.0%}", "end", "soft")
+def _level(label: str, y: float, left: float, width: float) -> str:
+    line = f'<line x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
+    return line + _text(left - 8, y + 4, label, "end", "soft")
 
 
 def _dense_band(dense: Point, y: Callable[[float], float], left: float, width: float) -> str:

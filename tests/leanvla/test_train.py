@@ -28,6 +28,8 @@ def test_the_whole_chain(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(verb) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["demonstrations"] == 2
+    assert "solved 2 of 2 episodes" in (demos / "report.html").read_text()
+    assert "finished alone" in (out / "report.html").read_text()
     assert metrics["corrections"][0]["episodes"] == 1
     policy = load_policy(out / "policy", method="vla_pruner", keep=0.25)
     rng = np.random.default_rng(0)

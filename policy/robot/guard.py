@@ -90,6 +90,10 @@ class Guard:
             self.initial(), passed=state.passed, refused=state.refused, causes=state.causes
         )
 
+    def forget_time(self, state: GuardState) -> GuardState:
+        """The clock jumped: silence is counted anew, and no stamp is compared across the jump."""
+        return replace(state, heard_s=math.inf, stamps=())
+
     def judge(
         self, state: GuardState, command: Command, seen: Measured, now_s: float, publishers: int
     ) -> tuple[GuardState, Command | None]:
@@ -117,6 +121,8 @@ class Guard:
     ) -> tuple[GuardState, Command | None]:
         """Time passes: silence becomes a fault, and the safe action goes on as long as it lasts."""
         if state.mode == "pass":
+            if state.heard_s == math.inf:
+                state = replace(state, heard_s=now_s)
             silent_ms = (now_s - state.heard_s) * 1e3
             if 0 <= silent_ms <= self.contract.command.age.max_ms:
                 return state, None

@@ -166,10 +166,12 @@ class Rig:
         if question is None:
             return False
         self.session.look(question)
-        self.session.answer(
-            question, inference(self.chunk() if actions is None else actions), self.now
-        )
+        self.query_answer(question, actions)
         return True
+
+    def query_answer(self, question, actions=None) -> None:
+        said = self.chunk() if actions is None else actions
+        self.session.answer(question, inference(said), self.now)
 
     def step(self, actions=None):
         """One period: sensors, a query where one is wanted, a command."""

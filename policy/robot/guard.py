@@ -166,8 +166,9 @@ class Guard:
     ) -> GuardState:
         faults = state.faults + 1
         latched = state.mode == "latched" or faults >= self.contract.command.latch_after
-        entering = state.mode in ("idle", "pass")
-        hold = seen.joints if entering else state.hold
+        hold = state.hold
+        if state.mode in ("idle", "pass") and not self._twist:
+            hold = seen.joints
         return replace(
             state,
             mode="latched" if latched else "safe",
@@ -176,15 +177,19 @@ class Guard:
             refused=state.refused + counts,
             causes={**state.causes, cause: state.causes.get(cause, 0) + 1},
             hold=hold,
-            motion=at_rest(self._size, hold),
+            motion=self._rest(hold),
             stamps=(),
         )
+
+    def _rest(self, joints: Float64[np.ndarray, " j"] | None) -> Motion:
+        """No motion, from where the joints were measured; a twist knows of none."""
+        return at_rest(self._size, None if self._twist else joints)
 
     def _verdict(
         self, state: GuardState, command: Command, seen: Measured, now_s: float, publishers: int
     ) -> tuple[str, str, Motion]:
         """Kind and sentence of the first fault, or two empty strings and the motion to come."""
-        rest = at_rest(self._size, seen.joints)
+        rest = self._rest(seen.joints)
         if publishers > 1:
             text = f"{publishers} publishers on {self.contract.command.topic}: one may command"
             return "publishers", text, rest
@@ -234,7 +239,7 @@ class Guard:
         self, state: GuardState, command: Trajectory, seen: Measured, now_s: float
     ) -> tuple[str, str, Motion]:
         joints, period = self.contract.command.joints, self.contract.period_s
-        rest = at_rest(self._size, seen.joints)
+        rest = self._rest(seen.joints)
         if not len(command.times_s) and command.joints == joints:
             return "", "", rest  # stopping is always allowed
         problems = rejections(command, joints, now_s)
@@ -269,7 +274,7 @@ class Guard:
                 problems = [p for p in problems if not p.startswith(("acceleration", "jerk"))]
             if problems:
                 where = f"point {index}: {'; '.join(problems)}"
-                return "limit", where, at_rest(self._size, seen.joints)
+                return "limit", where, self._rest(seen.joints)
             before, first = then, then if index == 0 else first
         box = self.contract.limits.workspace
         if isinstance(box, Box):

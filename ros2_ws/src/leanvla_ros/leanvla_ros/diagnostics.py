@@ -10,16 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from leanvla_ros.ladder import Rung
+    from policy.robot.health import Latest
     from policy.robot.session import Session
 
 WARN_RATE = 0.7  # of what the contract promises
 
 
-def checks(session: Session, rung: Rung, now_s: float) -> Iterator[Check]:
+def checks(session: Session, rung: Rung, overhead_ms: Latest, now_s: float) -> Iterator[Check]:
     """All checks, cameras first."""
     yield from _cameras(session, now_s)
     yield _state(session, now_s)
-    yield _inference(session, rung)
+    yield _inference(session, rung, overhead_ms)
     yield _motion(session)
 
 
@@ -60,12 +61,14 @@ def _state(session: Session, now_s: float) -> Check:
     return Check("state", Level.ERROR if lost else Level.OK, lost[0] if lost else "OK", values)
 
 
-def _inference(session: Session, rung: Rung) -> Check:
+def _inference(session: Session, rung: Rung, overhead_ms: Latest) -> Check:
     watchdog, counters = session.watchdog, session.ledger.counters
     values = {
         "method": rung.method,
         "keep": f"{rung.keep:g}",
         "warm_query_ms": f"{rung.warm_ms:.1f}",
+        "overhead_p50_ms": f"{overhead_ms.percentile(0.5):.2f}",
+        "overhead_p99_ms": f"{overhead_ms.percentile(0.99):.2f}",
         "deadline_ms": f"{session.contract.execution.deadline_ms:g}",
         "deadline_misses": str(watchdog.missed),
         "stamp_to_command_p50_ms": f"{session.latency_ms.percentile(0.5):.1f}",

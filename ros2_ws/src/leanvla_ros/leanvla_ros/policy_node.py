@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +32,7 @@ from leanvla_ros.process import GRACE_S, now, run, steady_timer, wait_for_clock
 from leanvla_ros.qos import COMMAND, LATCHED
 from leanvla_ros.worker import Worker
 from policy.contract_file import read_contract
+from policy.robot.health import Latest
 from policy.robot.session import Session
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ class PolicyNode(LifecycleNode):
         self._worker: Worker | None = None
         self._open = False
         self._crash = ""
+        self._complete_s = 0.0
+        self.overhead_ms = Latest()
         self._made: list[tuple[Any, Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
         for name, kind, callback in (
@@ -273,19 +277,24 @@ class PolicyNode(LifecycleNode):
         try:
             observation = session.look(question)
             memory = policy.initial_state() if question.memory is None else question.memory
+            began_s = time.perf_counter()
             inference = policy.infer(observation, memory)
         except Exception as error:  # every error of a policy ends in the safe action, by name
             with self._lock:
                 session.failed(question, error, now(self))
             self.get_logger().error(f"query failed: {type(error).__name__}: {error}")
             return
+        thought_s = time.perf_counter() - began_s
         with self._lock:
             if self._open and session.answer(question, inference, now(self)):
                 self._timer.reset()
                 self._publish(session.tick(now(self)))
+                spent_s = time.perf_counter() - self._complete_s - thought_s
+                self.overhead_ms.add(spent_s * 1e3)
         self._show(observation, inference)
 
     def _nudge(self) -> None:
+        self._complete_s = time.perf_counter()
         if self._worker is not None:
             self._worker.nudge()
 
@@ -302,7 +311,8 @@ class PolicyNode(LifecycleNode):
             if not self._open or self._session is None:
                 return
             self._publish(self._session.tick(now(self)))
-        self._nudge()
+        if self._worker is not None:
+            self._worker.nudge()
         self._look_for_hang()
 
     def _look_for_hang(self) -> None:
@@ -323,7 +333,7 @@ class PolicyNode(LifecycleNode):
     def _publish_status(self, stamp_s: float) -> None:
         """Diagnostics under the stamp of the picture that the command answers."""
         rung = self._ladder.current  # type: ignore[union-attr]
-        found = checks(self._the_session(), rung, now(self).ros_s)
+        found = checks(self._the_session(), rung, self.overhead_ms, now(self).ros_s)
         self._status.publish(to_diagnostics(found, self.get_name(), to_time(stamp_s)))
 
     def _report(self) -> None:
@@ -331,7 +341,9 @@ class PolicyNode(LifecycleNode):
             if self._session is None or self._ladder is None:
                 return
             moment = now(self)
-            found = list(checks(self._session, self._ladder.current, moment.ros_s))
+            found = list(
+                checks(self._session, self._ladder.current, self.overhead_ms, moment.ros_s)
+            )
             self._diagnostics.publish(to_diagnostics(found, self.get_name(), to_time(moment.ros_s)))
 
     def _show(self, observation: Observation, inference: Inference) -> None:

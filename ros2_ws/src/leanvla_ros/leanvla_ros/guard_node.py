@@ -20,7 +20,7 @@ from leanvla_ros.gripper import make_gripper_output
 from leanvla_ros.inputs import message_type, subscribe_feedback
 from leanvla_ros.parameters import GUARD_NODE, contract_path, declare, value
 from leanvla_ros.process import now, run, steady_timer, wait_for_clock
-from leanvla_ros.qos import COMMAND
+from leanvla_ros.qos import COMMAND, LIVE, Commanders
 from policy.contract_file import read_contract
 from policy.robot.guard import Guard, Measured
 from policy.robot.health import Check, Ledger, Level
@@ -56,12 +56,15 @@ class GuardNode(Node):
     def _connect(self) -> None:
         command, gripper = self.contract.command, self.contract.gripper
         kind = message_type(command.kind)
-        self._out = self.create_publisher(kind, command.guarded_topic, COMMAND)
+        self._out = self.create_publisher(kind, command.guarded_topic, LIVE)
         self.create_subscription(kind, command.topic, self._on_command, COMMAND)
+        self._before = Commanders(self, kind, command.topic)
+        self._behind = Commanders(self, kind, command.guarded_topic)
         self._grip = None
         if gripper is not None:
             self._grip = make_gripper_output(self, gripper)
             self.create_subscription(JointTrajectory, gripper.topic, self._on_gripper, COMMAND)
+            self._before_grip = Commanders(self, JointTrajectory, gripper.topic)
         self._inputs = list(subscribe_feedback(self, self, self._lock))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._status = self.create_publisher(DiagnosticArray, "~/status", 10)
@@ -70,9 +73,9 @@ class GuardNode(Node):
         self.create_timer(self.contract.period_s, self._tick)
         steady_timer(self, 1.0, self._report)
 
-    def _commanders(self, topic: str, mine: str) -> int:
+    def _commanders(self) -> int:
         """How many command, on either side of the guard; its own side counts the guard itself."""
-        return max(self.count_publishers(topic), self.count_publishers(mine))
+        return max(self._before.count(), self._behind.count())
 
     def _measured(self, now_s: float) -> Measured:
         return Measured(self.senses.joints(now_s), self.senses.hand(now_s))
@@ -88,8 +91,7 @@ class GuardNode(Node):
         return now_s
 
     def _on_command(self, message: Any) -> None:
-        command, now_s = self.contract.command, self._now_s()
-        publishers = self._commanders(command.topic, command.guarded_topic)
+        now_s, publishers = self._now_s(), self._commanders()
         self._after(
             *self._guard.judge(
                 self._state, from_message(message), self._measured(now_s), now_s, publishers
@@ -101,7 +103,7 @@ class GuardNode(Node):
         if gripper is None or self._grip is None:
             return
         command = from_message(message)
-        publishers = self.count_publishers(gripper.topic)
+        publishers = self._before_grip.count()
         fault = self._guard.gripper_fault(self._state, command, now_s, publishers)  # type: ignore[arg-type]
         if fault:
             self.ledger.drop("gripper", fault)

@@ -42,6 +42,9 @@ POLICY_NODE: dict[str, Parameter] = {
     "device": Parameter("cpu", "Device of the policy."),
     "threads": Parameter(1, "Processor threads of the policy.", 1, 64),
     "autostart": Parameter(True, "Configure and activate at start; false waits to be told."),
+    "guard_timeout_s": Parameter(
+        30.0, "With autostart: how long to wait for the guard before giving up, s.", 0.0, 600.0
+    ),
     "clock_timeout_s": _CLOCK,
 }
 GUARD_NODE: dict[str, Parameter] = {"contract": _CONTRACT, "clock_timeout_s": _CLOCK}

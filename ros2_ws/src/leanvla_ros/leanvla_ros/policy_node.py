@@ -28,8 +28,8 @@ from leanvla_ros.inputs import message_type, subscribe
 from leanvla_ros.ladder import Ladder, RungError, parse_rung
 from leanvla_ros.overlay import draw_kept
 from leanvla_ros.parameters import POLICY_NODE, contract_path, declare, value
-from leanvla_ros.process import GRACE_S, now, run, steady_timer, wait_for_clock
-from leanvla_ros.qos import COMMAND, LATCHED
+from leanvla_ros.process import FAILED, GRACE_S, now, run, steady_timer, wait_for_clock
+from leanvla_ros.qos import LATCHED, LIVE
 from leanvla_ros.worker import Worker
 from policy.contract_file import read_contract
 from policy.robot.health import Latest
@@ -98,16 +98,12 @@ class PolicyNode(LifecycleNode):
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Open the gate, unless somebody else drives this robot."""
+        """Open the gate, unless no guard listens or somebody else drives this robot."""
         session = self._the_session()
-        command = session.contract.command
-        for topic in (command.topic, command.guarded_topic):
-            others = self.count_publishers(topic)
-            if others > 1:
-                self.get_logger().error(
-                    f"cannot activate: {others} publishers on {topic}, one may command this robot"
-                )
-                return FAILURE
+        hindrance = self._hindrance(session.contract)
+        if hindrance:
+            self.get_logger().error(f"cannot activate: {hindrance}")
+            return FAILURE
         with self._lock:
             session.new_epoch("activated", episode=True)
             self._open = True
@@ -158,6 +154,33 @@ class PolicyNode(LifecycleNode):
 
     # Setting up.
 
+    def _hindrance(self, contract: Contract) -> str:
+        command = contract.command
+        # The guard listens twice: to the commands, and for the liveliness of who gives them.
+        if not self.count_subscribers(command.topic):
+            return f"no guard listens on {command.topic}: start guard_node"
+        for topic in (command.topic, command.guarded_topic):
+            others = self.count_publishers(topic)
+            if others > 1:
+                return f"{others} publishers on {topic}, one may command this robot"
+        return ""
+
+    def activate_when_guarded(self) -> None:
+        """Activate as soon as nothing is in the way; the reason is said when nothing helps."""
+        if self._session is None:
+            self.exit_code = FAILED
+            return
+        self._give_up_s = time.monotonic() + value(self, "guard_timeout_s")
+        self._waiting = steady_timer(self, 0.2, self._try_to_activate)
+
+    def _try_to_activate(self) -> None:
+        contract = self._the_session().contract
+        if self._hindrance(contract) and time.monotonic() < self._give_up_s:
+            return
+        self.destroy_timer(self._waiting)
+        if self.trigger_activate() != SUCCESS:
+            self.exit_code = FAILED
+
     def _load(self, contract: Contract) -> Ladder:
         first = (value(self, "method"), value(self, "keep"))
         rungs = [first, *(parse_rung(text) for text in value(self, "ladder") if text)]
@@ -174,10 +197,10 @@ class PolicyNode(LifecycleNode):
     def _connect(self, contract: Contract) -> None:
         command = contract.command
         publish = self._keep_publisher
-        self._command = publish(message_type(command.kind), command.topic, COMMAND)
+        self._command = publish(message_type(command.kind), command.topic, LIVE)
         self._gripper = None
         if contract.gripper is not None:
-            self._gripper = publish(JointTrajectory, contract.gripper.topic, COMMAND)
+            self._gripper = publish(JointTrajectory, contract.gripper.topic, LIVE)
         self._status = publish(DiagnosticArray, "~/status", 10)
         self._diagnostics = publish(DiagnosticArray, "/diagnostics", 10)
         self._specs = publish(String, "~/specs", LATCHED)
@@ -361,8 +384,7 @@ def _make() -> PolicyNode:
     node = PolicyNode()
     if value(node, "autostart"):
         node.trigger_configure()
-        if node._session is None or node.trigger_activate() != SUCCESS:
-            node.exit_code = 3
+        node.activate_when_guarded()
     return node
 
 

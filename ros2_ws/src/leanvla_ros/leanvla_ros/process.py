@@ -35,6 +35,10 @@ class Leaving(Protocol):
         """Publish the safe action once, and stop."""
         ...
 
+    def destroy_node(self) -> None:
+        """Leave the graph."""
+        ...
+
 
 class NoClockError(RuntimeError):
     """use_sim_time is set and nobody publishes /clock."""
@@ -63,6 +67,7 @@ def run(make: Callable[[], Leaving], args: Sequence[str] | None = None) -> int:
         heard.append(signal.SIGINT)
     node.leave()
     time.sleep(0.1)  # lets the last message leave
+    node.destroy_node()  # or the graph would remember its publishers for a while
     code = node.exit_code if node.exit_code is not None else 0
     return _end(INTERRUPTED if heard[:1] == [signal.SIGINT] else code)
 

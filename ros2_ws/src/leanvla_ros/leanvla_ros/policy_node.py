@@ -64,7 +64,7 @@ class PolicyNode(LifecycleNode):
         self._worker: Worker | None = None
         self._open = False
         self._crash = ""
-        self._complete_s = 0.0
+        self._complete_s = self._published_s = 0.0
         self.overhead_ms = Latest()
         self._made: list[tuple[Any, Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -312,7 +312,7 @@ class PolicyNode(LifecycleNode):
             if self._open and session.answer(question, inference, now(self)):
                 self._timer.reset()
                 self._publish(session.tick(now(self)))
-                spent_s = time.perf_counter() - self._complete_s - thought_s
+                spent_s = self._published_s - self._complete_s - thought_s
                 self.overhead_ms.add(spent_s * 1e3)
         self._show(observation, inference)
 
@@ -348,6 +348,7 @@ class PolicyNode(LifecycleNode):
     def _publish(self, output: Output) -> None:
         if output.command is not None:
             self._command.publish(to_message(output.command))
+            self._published_s = time.perf_counter()
         if output.gripper is not None and self._gripper is not None:
             self._gripper.publish(to_message(output.gripper))
         if output.fresh:

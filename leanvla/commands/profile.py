@@ -132,7 +132,7 @@ def _compare(config: Profile, metrics: dict, samples: list[Sample]) -> int:
     return compare_folders(config, metrics, samples)
 
 
-def _progress(total: int):
+def _progress(total: int) -> Callable[[int], None]:
     """Says on stderr how far the rounds are, ten times in all."""
     step = max(1, total // 10)
 

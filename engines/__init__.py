@@ -1,1 +1,1 @@
-"""Stages with static shapes: export, build, verify, load, profile. Knows nothing of robots."""
+"""Static graphs for eager models: export, build, verify, load. Nothing here knows a robot."""

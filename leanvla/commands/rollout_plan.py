@@ -8,9 +8,9 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from leanvla.commands.arguments import parse_ratio, split_list
 from leanvla.errors import EnvironmentFault, UsageError
 from pruning.registry import make_method
-from pruning.types import Budget
 from sim.rollout.runner import Plan, grid
 from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
 from sim.rollout.worker import WorkerSpec
@@ -28,8 +28,8 @@ def make_plan(config: Rollout) -> Plan:
         BudgetError: for a keep ratio outside (0, 1].
     """
     _check_numbers(config)
-    methods = _split(config.method, "--method")
-    keeps = [_ratio(text) for text in _split(config.keep, "--keep")]
+    methods = split_list(config.method, "--method")
+    keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
     options = _options(config)
     for method in methods:
         for keep in keeps if method != DENSE else []:
@@ -114,24 +114,6 @@ def _check_suite(config: Rollout) -> None:
         get_profile(config.render_profile)
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
-
-
-def _split(text: str, flag: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise UsageError(f"{flag} is {text!r}: give values separated by single commas")
-    return list(dict.fromkeys(parts))
-
-
-def _ratio(text: str) -> float:
-    try:
-        ratio = float(text)
-    except ValueError:
-        raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
-    if ratio > 1:
-        raise UsageError(f"--keep has {text!r}: rollouts take ratios in (0, 1], e.g. 0.5,0.25")
-    Budget(ratio)
-    return ratio
 
 
 def _options(config: Rollout) -> dict[str, Any]:

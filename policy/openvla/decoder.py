@@ -98,6 +98,7 @@ class SelfAttention(nn.Module):
         *,
         causal: bool,
         past: KeyValue | None,
+        mask: Float[Tensor, "#b 1 #q t"] | None,
     ) -> LayerOutput:
         """Attend over `past` and the new tokens; the cache handed back holds both."""
         b, s, _ = x.shape
@@ -106,7 +107,7 @@ class SelfAttention(nn.Module):
         v = self.v_proj(x).view(b, s, self.kv_heads, -1).transpose(1, 2)
         if past is not None:
             k, v = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
-        out = attend(q, k, v, causal=causal and s > 1)
+        out = attend(q, k, v, causal=causal and s > 1, mask=mask)
         return LayerOutput(self.o_proj(out.transpose(1, 2).reshape(b, s, -1)), q, KeyValue(k, v))
 
 
@@ -141,9 +142,15 @@ class DecoderLayer(nn.Module):
         *,
         causal: bool,
         past: KeyValue | None = None,
+        mask: Float[Tensor, "#b 1 #q t"] | None = None,
     ) -> LayerOutput:
-        """Run the layer; queries and keys come back for side computations."""
-        attention = self.self_attn(self.input_layernorm(x), rope, causal=causal, past=past)
+        """Run the layer; queries and keys come back for side computations.
+
+        A `mask` is added to the attention logits, in place of `causal`.
+        """
+        attention = self.self_attn(
+            self.input_layernorm(x), rope, causal=causal, past=past, mask=mask
+        )
         x = x + attention.x
         return attention._replace(x=x + self.mlp(self.post_attention_layernorm(x)))
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int64
     from torch import Tensor
 
-    from policy.openvla.model import Layout, OpenVLAModel
+    from policy.openvla.model import OpenVLAModel
+    from policy.openvla.sequence import Layout
     from policy.openvla.stopwatch import Stopwatch
 
 Decoded = tuple["Tensor | None", "Tensor | None"]

@@ -97,8 +97,7 @@ class SparseVLM(Method):
         score = self.score(ctx)
         if not self.recycled:
             return Selection(top_k(score, ctx.keep))
-        features = ctx.features if ctx.hidden is None else ctx.hidden
-        return recycle(features, score, ctx.keep, self.recycled, self.clusters)
+        return recycle(ctx.features, score, ctx.keep, self.recycled, self.clusters)
 
 
 def scaled_cuts(cuts: tuple[int, ...], num_layers: int, first: int | None) -> tuple[int, ...]:

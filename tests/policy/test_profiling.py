@@ -178,6 +178,7 @@ def test_decode_reads_all_weights_at_every_step():
 
 def test_the_cache_is_that_of_the_walk():
     from policy.openvla.walk import Walk
+    from pruning.types import Selection
 
     config = CONFIGS["single_ar"]
     model: OpenVLAModel = random_network(config)
@@ -187,7 +188,7 @@ def test_the_cache_is_that_of_the_walk():
         walk = Walk(model, model.layout(ids), None)
         walk.enter(model.sequence(model.see(torch.randn(1, 3, 32, 32), text), text, None))
         walk.through(range(2), probe=1)
-        walk.keep_only(torch.arange(4)[None])
+        walk.keep_only(Selection(torch.arange(4)[None]))
         walk.through(range(2, 4))
         walk.decode(_Still())
     held = sum(cache.k.numel() + cache.v.numel() for cache in walk.caches)

@@ -62,6 +62,8 @@ def make_spec(config: Rollout) -> WorkerSpec:
         execute=config.execute,
         threads=config.threads,
         deadlines=Deadlines(request=config.sim_timeout),
+        record=None if config.record is None else str(config.record),
+        redact=config.redact,
     )
 
 
@@ -74,6 +76,8 @@ def check_machine(config: Rollout) -> None:
     """
     if config.video and importlib.util.find_spec("av") is None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
+    if config.record is not None:
+        _check_record(config)
     own = config.policy == EXPERT or ":" in config.policy
     if not own and importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
@@ -99,6 +103,14 @@ def _check_numbers(config: Rollout) -> None:
             raise UsageError(f"--{flag} is {getattr(config, name)}: give {low} or more")
     if not 0 < config.sim_timeout < math.inf:
         raise UsageError(f"--sim-timeout is {config.sim_timeout}: give seconds above 0")
+
+
+def _check_record(config: Rollout) -> None:
+    if config.policy == EXPERT:
+        raise UsageError("--record takes down a policy: for the expert there is `leanvla demos`")
+    missing = [name for name in ("mcap", "rosbags") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EnvironmentFault(f"--record needs {missing[0]}: pip install 'leanvla[replay]'")
 
 
 def _check_suite(config: Rollout) -> None:

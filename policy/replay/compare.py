@@ -1,6 +1,7 @@
 """Numbers of a replay: how far cells are from the recording, from dense, and from one another.
 
-Open-loop error is no success rate: what is executed changes what is seen next, and here it does not.
+Open-loop error is no success rate: what is executed changes what is seen next, and here nothing
+does.
 """
 
 from __future__ import annotations

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from leanvla.commands.arguments import options, ratio, split
 from leanvla.errors import EnvironmentFault, UsageError
 from pruning.registry import make_method
-from pruning.types import Budget
 from sim.rollout.runner import Plan, grid
 from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
 from sim.rollout.worker import WorkerSpec
@@ -28,12 +27,12 @@ def make_plan(config: Rollout) -> Plan:
         BudgetError: for a keep ratio outside (0, 1].
     """
     _check_numbers(config)
-    methods = _split(config.method, "--method")
-    keeps = [_ratio(text) for text in _split(config.keep, "--keep")]
-    options = _options(config)
+    methods = split(config.method, "--method")
+    keeps = [ratio(text) for text in split(config.keep, "--keep")]
+    fields = options(config.option)
     for method in methods:
         for keep in keeps if method != DENSE else []:
-            make_method(method, keep=keep, **options)
+            make_method(method, keep=keep, **fields)
     if config.policy == EXPERT and methods != [DENSE]:
         _say("the expert is no model: there is nothing to prune, it runs once as `dense`")
         methods = [DENSE]
@@ -58,7 +57,7 @@ def make_spec(config: Rollout) -> WorkerSpec:
     shown = {"render_profile": config.render_profile, "view_size": config.view_size}
     return WorkerSpec(
         suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
-        policy=Source(config.policy, policy_options, _options(config)),
+        policy=Source(config.policy, policy_options, options(config.option)),
         execute=config.execute,
         threads=config.threads,
         deadlines=Deadlines(request=config.sim_timeout),
@@ -126,40 +125,6 @@ def _check_suite(config: Rollout) -> None:
         get_profile(config.render_profile)
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
-
-
-def _split(text: str, flag: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise UsageError(f"{flag} is {text!r}: give values separated by single commas")
-    return list(dict.fromkeys(parts))
-
-
-def _ratio(text: str) -> float:
-    try:
-        ratio = float(text)
-    except ValueError:
-        raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
-    if ratio > 1:
-        raise UsageError(f"--keep has {text!r}: rollouts take ratios in (0, 1], e.g. 0.5,0.25")
-    Budget(ratio)
-    return ratio
-
-
-def _options(config: Rollout) -> dict[str, Any]:
-    return dict(_option(text) for text in config.option)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--option is {text!r}: give field=value, e.g. window=5")
-    if name == "keep":
-        raise UsageError(f"--option is {text!r}: keep has a flag of its own, --keep")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _say(sentence: str) -> None:

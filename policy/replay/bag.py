@@ -71,6 +71,7 @@ def open_bag(
     instruction: str | None = None,
     *,
     recover: bool = False,
+    every_look: bool = False,
 ) -> BagEpisode:
     """A rosbag2 folder, or a file of one, as an episode.
 
@@ -79,6 +80,7 @@ def open_bag(
         contract: which topic is what; needed unless we recorded it ourselves.
         instruction: what was asked for; overrides recorded words.
         recover: read what a damaged file still holds.
+        every_look: pass over recorded decisions.
 
     Raises:
         ReplayError: without a contract, or when a topic that it names was not recorded.
@@ -90,7 +92,7 @@ def open_bag(
     catalog = _read_catalog(messages)
     layout = layout_of(contract) if contract else _embedded_layout(path, records)
     _check_topics(path, layout, catalog)
-    decided = layout.decision_topic in catalog.topics
+    decided = layout.decision_topic in catalog.topics and not every_look
     words = instruction or catalog.instruction
     if not words and not decided:
         raise ReplayError(

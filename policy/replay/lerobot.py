@@ -73,7 +73,7 @@ def _info(meta: Meta, row: Row, actions: np.ndarray, states: np.ndarray | None) 
     state_names = meta.names("observation.state")
     if states is not None and not state_names:
         state_names = unnamed(states.shape[1], "state")
-    extra = meta.info.get("leanvla", {})
+    extra = meta.extra
     return EpisodeInfo(
         name=f"{meta.root.name}, episode {row.number}",
         layout=f"lerobot {meta.version}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policy.replay.types import DamagedError, ReplayError
@@ -12,6 +12,7 @@ from policy.replay.types import DamagedError, ReplayError
 if TYPE_CHECKING:
     from pathlib import Path
 
+EXTRA_FILE = "leanvla.json"  # beside info.json, which other readers may check strictly
 V21, V30 = "v2.1", "v3.0"
 _CONVERTERS = {
     "v1": "lerobot/common/datasets/v2/convert_dataset_v1_to_v2.py",
@@ -35,12 +36,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Meta:
-    """A data set's description."""
+    """A data set's description.
+
+    Attributes:
+        extra: what we add when we write one: rotation kind and gripper polarity.
+    """
 
     root: Path
     version: str
     info: dict[str, Any]
     episodes: tuple[Row, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -136,7 +142,8 @@ def read_meta(root: Path) -> Meta:
             f"{root}: info.json says {total} episodes, {len(rows)} are described; "
             "fetch the data set again"
         )
-    return Meta(root, version, info, tuple(rows))
+    extra = root / "meta" / EXTRA_FILE
+    return Meta(root, version, info, tuple(rows), _json(extra) if extra.is_file() else {})
 
 
 def _refusal(root: Path, version: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HDF5 = (".hdf5", ".h5")
 KNOWN = (
     "a LeRobotDataset folder (meta/info.json), a rosbag2 folder or its .mcap or .db3, a LIBERO or "
-    "robomimic .hdf5, or demonstration shards (demos-*.safetensors)"
+    "robomimic .hdf5, a folder of bags, or demonstration shards (demos-*.safetensors)"
 )
 
 
@@ -30,12 +30,14 @@ class Options:
         instruction: words that override the recorded ones.
         specs: names and units of the suite that shards were demonstrated in.
         recover: read what a damaged recording of messages still holds.
+        every_look: pass over recorded decisions and walk look by look, as a data set needs it.
     """
 
     contract: Contract | None = None
     instruction: str | None = None
     specs: Specs | None = None
     recover: bool = False
+    every_look: bool = False
 
 
 def count_episodes(path: Path) -> int:
@@ -57,7 +59,7 @@ def count_episodes(path: Path) -> int:
         from policy.replay.shards import count_shards
 
         return count_shards(path)
-    return 1
+    return len(_bags(path)) if kind == "bags" else 1
 
 
 def open_episode(path: Path, number: int = 0, options: Options | None = None) -> Episode:
@@ -80,11 +82,22 @@ def open_episode(path: Path, number: int = 0, options: Options | None = None) ->
         from policy.replay.shards import open_shards
 
         return open_shards(path, number, options.specs, options.instruction)
+    if kind == "bags":
+        bags = _bags(path)
+        if not 0 <= number < len(bags):
+            raise ReplayError(f"{path}: recording {number} of {len(bags)}: count from 0")
+        path, number = bags[number], 0
     if number:
         raise ReplayError(f"{path}: a recording of messages is one episode: leave --episode out")
     from policy.replay.bag import open_bag
 
-    return open_bag(path, options.contract, options.instruction, recover=options.recover)
+    return open_bag(
+        path,
+        options.contract,
+        options.instruction,
+        recover=options.recover,
+        every_look=options.every_look,
+    )
 
 
 def _kind(path: Path) -> str:
@@ -102,6 +115,13 @@ def _kind(path: Path) -> str:
         return "demos"
     if is_recording(path):
         return "messages"
-    bags = sorted(p.parent.name for p in path.glob("*/metadata.yaml")) if path.is_dir() else []
-    hint = f"; it holds the recordings {', '.join(bags[:4])}: give one of them" if bags else ""
-    raise ReplayError(f"{path}: not a recording; give {KNOWN}{hint}")
+    if path.is_dir() and _bags(path):
+        return "bags"
+    raise ReplayError(f"{path}: not a recording; give {KNOWN}")
+
+
+def _bags(path: Path) -> list[Path]:
+    """Recordings of messages that lie in a folder side by side, by name."""
+    from policy.replay.storage import is_recording
+
+    return sorted(folder for folder in path.iterdir() if folder.is_dir() and is_recording(folder))

@@ -6,6 +6,7 @@ and state are there for every control step. Time on the tape is simulated time.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 from policy.replay.layout import layout_for
 from policy.replay.recorder import Recorder
 from policy.replay.types import Decision
+from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from policy.replay.redact import Redaction
     from policy.types import Observation
     from sim.rollout.episode import Turn
-    from sim.rollout.types import EpisodeRecord, Job
+    from sim.rollout.types import EpisodeRecord, Job, Source
     from sim.suites.base import SuiteSpec
 
 BEGIN_NS = 1_000_000_000  # a stamp of zero would mean: not stamped
@@ -39,12 +41,17 @@ class EpisodeTape:
         folder: takes one bag per cell and seed; an earlier attempt's is replaced.
         job: the episode.
         suite: what the simulator shows and takes.
-        policy: name of the policy.
+        policy: where the policy comes from.
         redaction: what is done to pictures.
     """
 
     def __init__(
-        self, folder: Path, job: Job, suite: SuiteSpec, policy: str, redaction: Redaction = "none"
+        self,
+        folder: Path,
+        job: Job,
+        suite: SuiteSpec,
+        policy: Source,
+        redaction: Redaction = "none",
     ) -> None:
         self.path = folder / tape_name(job)
         self._job, self._suite, self._policy = job, suite, policy
@@ -104,11 +111,13 @@ class EpisodeTape:
             view: (image.shape[1], image.shape[0])
             for view, image in zip(suite.observation.views, seen.images, strict=True)
         }
+        fields = {} if job.cell.method == DENSE else dict(self._policy.method_options)
         facts: dict[str, Fact] = {
             "suite": suite.name,
-            "policy": self._policy,
+            "policy": self._policy.name,
             "method": job.cell.method,
             "keep": job.cell.keep,
+            "options": json.dumps(fields, sort_keys=True),
             "seed": job.seed,
             "redaction": self._redaction,
         }

@@ -102,7 +102,7 @@ def _tape(
         return contextlib.nullcontext()
     from sim.rollout.tape import EpisodeTape
 
-    return EpisodeTape(Path(spec.record), job, simulator.spec, spec.policy.name, spec.redact)
+    return EpisodeTape(Path(spec.record), job, simulator.spec, spec.policy, spec.redact)
 
 
 def _exit_code(error: Exception) -> int:

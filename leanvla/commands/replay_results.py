@@ -12,6 +12,7 @@ from leanvla.errors import CHECK_FAILED
 from leanvla.run_folder import environment, write_json
 from policy.replay.compare import action_error, chunk_error, overlap, recorded_rows
 from sim.metrics import CUT_PHASE, PHASES, speedup_ceiling
+from sim.rollout.types import DENSE
 from sim.statistics import percentile
 
 if TYPE_CHECKING:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pruning.history import PrunerState
 
 
+RECALLED = 64  # decisions whose memory is kept: far more than can be under way at once
+
+
 @dataclass
 class Actor:
     """A policy at work on a recording.
@@ -32,6 +35,7 @@ class Actor:
     name: str
     policy: Policy
     state: PrunerState = field(init=False)
+    _after: dict[int, PrunerState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begin with nothing remembered."""
@@ -40,11 +44,23 @@ class Actor:
     def forget(self) -> None:
         """A new episode."""
         self.state = self.policy.initial_state()
+        self._after.clear()
 
-    def answer(self, observation: Observation) -> Inference:
-        """One query; the state moves on."""
+    def recall(self, number: int | None) -> bool:
+        """Take up the memory that decision `number` left; whether it is known."""
+        if number in self._after:
+            self.state = self._after[number]
+            return True
+        self.forget()
+        return number is None
+
+    def answer(self, observation: Observation, number: int | None = None) -> Inference:
+        """One query; the state moves on, and is kept as what decision `number` left."""
         inference = self.policy.infer(observation, self.state)
         self.state = inference.state
+        if number is not None:
+            self._after[number] = inference.state
+            self._after.pop(number - RECALLED, None)
         return inference
 
 
@@ -146,10 +162,13 @@ def _ask(
         episode.losses.count("refused_observations")
         episode.losses.note(str(error))
         return ()
-    if step.decision is not None and step.decision.fresh:
-        for actor in actors:
-            actor.forget()
-    return tuple(actor.answer(observation) for actor in actors)
+    decision = step.decision
+    if decision is None:
+        return tuple(actor.answer(observation) for actor in actors)
+    if not all([actor.recall(decision.after) for actor in actors]):
+        episode.losses.count("memory_lost")
+        episode.losses.note("a decision before was lost: the next one begins without its memory")
+    return tuple(actor.answer(observation, decision.number) for actor in actors)
 
 
 class _Clock:

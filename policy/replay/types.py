@@ -41,7 +41,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stamp_s: the observation's stamp as the policy was told it.
         episode: the observation's episode, as the policy was told it.
-        fresh: the policy began with nothing remembered.
+        number: counts the recording's decisions.
+        after: number of the decision whose memory was handed in; None when nothing was remembered.
+            Usually the one before; an answer that came too late leaves no memory behind.
         actions: the whole chunk, float32 `[horizon, dof]`.
         kept: per view, the visual tokens that reached the last layer.
         images, states: stamps in nanoseconds of the messages that were looked at, in the layout's
@@ -50,7 +52,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     stamp_s: float
     episode: int
-    fresh: bool
+    number: int
+    after: int | None
     instruction: str
     actions: list[list[float]]
     kept: list[list[int]]

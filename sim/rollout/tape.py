@@ -57,7 +57,7 @@ class EpisodeTape:
         self._job, self._suite, self._policy = job, suite, policy
         self._redaction: Redaction = redaction
         self._recorder: Recorder | None = None
-        self._words = ""
+        self._words, self._decisions = "", 0
         self._result: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -80,7 +80,8 @@ class EpisodeTape:
         decision = Decision(
             stamp_s=seen.stamp_s,
             episode=seen.episode,
-            fresh=step == 0,
+            number=self._decisions,
+            after=self._decisions - 1 if self._decisions else None,
             instruction=seen.instruction,
             actions=chunk.actions.tolist(),
             kept=[kept.tolist() for kept in chunk.kept],
@@ -92,6 +93,7 @@ class EpisodeTape:
             images=[now] * len(seen.images),
             states=[now] * len(recorder.layout.state),
         )
+        self._decisions += 1
         recorder.decision(decision, now)
         self._execute(recorder, step, turn)
 

@@ -46,7 +46,7 @@ class BagWriter:
         self._channels: dict[str, int] = {}
         self._topics: dict[str, list[Any]] = {}
         self._begin_ns, self._end_ns = 0, 0
-        self.whole = 0
+        self.whole = 0  # where the file may be cut without tearing anything
         if layout is not None:
             self.record(LAYOUT_RECORD, {"json": msgspec.json.encode(layout).decode()})
         self.flush()
@@ -60,6 +60,9 @@ class BagWriter:
         self._topics[topic][1] += 1
         self._begin_ns = log_ns if not self._begin_ns else min(self._begin_ns, log_ns)
         self._end_ns = max(self._end_ns, log_ns)
+        if self._file.tell() != self.whole:  # the writer has ended a chunk by itself
+            self._file.flush()
+            self.whole = self._file.tell()
 
     def record(self, name: str, values: Mapping[str, str]) -> None:
         """Add a named metadata record."""

@@ -248,15 +248,19 @@ class Recorder:
                 return
 
     def _drain(self) -> None:
-        while self._queue:
-            item = self._queue[0]
+        while True:
+            with self._lock:
+                if not self._queue:
+                    return
+                item = self._queue[0]
             data = self._encoded(item)
             if data is not None:
                 self._bag.write(item.topic, item.kind, data, item.log_ns)
             with self._lock:
-                self._queue.popleft()
-                self._waiting_bytes -= item.size
                 self._dropped += data is None
+                if self._queue and self._queue[0] is item:  # else the recorder was given up
+                    self._queue.popleft()
+                    self._waiting_bytes -= item.size
             self._beat(self._bytes + len(data or b""))
 
     def _encoded(self, item: _Item) -> bytes | memoryview | None:

@@ -28,6 +28,8 @@ class Verb(NamedTuple):
 
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
+    "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
+    "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),

@@ -26,6 +26,10 @@ _EXTRA_OF_MODULE = {
     "trimesh": "sim",
     "fast_simplification": "sim",
     "rerun": "viz",
+    "h5py": "replay",
+    "mcap": "replay",
+    "pyarrow": "replay",
+    "rosbags": "replay",
 }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from leanvla.commands.arguments import parse_ratio, split_list
+from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.errors import EnvironmentFault, UsageError
 from pruning.registry import make_method
 from sim.rollout.runner import Plan, grid
@@ -30,10 +29,10 @@ def make_plan(config: Rollout) -> Plan:
     _check_numbers(config)
     methods = split_list(config.method, "--method")
     keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
-    options = _options(config)
+    fields = parse_options(config.option)
     for method in methods:
         for keep in keeps if method != DENSE else []:
-            make_method(method, keep=keep, **options)
+            make_method(method, keep=keep, **fields)
     if config.policy == EXPERT and methods != [DENSE]:
         _say("the expert is no model: there is nothing to prune, it runs once as `dense`")
         methods = [DENSE]
@@ -58,10 +57,12 @@ def make_spec(config: Rollout) -> WorkerSpec:
     shown = {"render_profile": config.render_profile, "view_size": config.view_size}
     return WorkerSpec(
         suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
-        policy=Source(config.policy, policy_options, _options(config)),
+        policy=Source(config.policy, policy_options, parse_options(config.option)),
         execute=config.execute,
         threads=config.threads,
         deadlines=Deadlines(request=config.sim_timeout),
+        record=None if config.record is None else str(config.record),
+        redact=config.redact,
     )
 
 
@@ -74,6 +75,8 @@ def check_machine(config: Rollout) -> None:
     """
     if config.video and importlib.util.find_spec("av") is None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
+    if config.record is not None:
+        _check_record(config)
     own = config.policy == EXPERT or ":" in config.policy
     if not own and importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
@@ -101,6 +104,14 @@ def _check_numbers(config: Rollout) -> None:
         raise UsageError(f"--sim-timeout is {config.sim_timeout}: give seconds above 0")
 
 
+def _check_record(config: Rollout) -> None:
+    if config.policy == EXPERT:
+        raise UsageError("--record takes down a policy: for the expert there is `leanvla demos`")
+    missing = [name for name in ("mcap", "rosbags") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EnvironmentFault(f"--record needs {missing[0]}: pip install 'leanvla[replay]'")
+
+
 def _check_suite(config: Rollout) -> None:
     if ":" in config.suite:
         return
@@ -114,22 +125,6 @@ def _check_suite(config: Rollout) -> None:
         get_profile(config.render_profile)
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
-
-
-def _options(config: Rollout) -> dict[str, Any]:
-    return dict(_option(text) for text in config.option)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--option is {text!r}: give field=value, e.g. window=5")
-    if name == "keep":
-        raise UsageError(f"--option is {text!r}: keep has a flag of its own, --keep")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _say(sentence: str) -> None:

@@ -197,7 +197,10 @@ class Guard:
         if fault:
             return "age", f"command {fault}", rest
         period = self.contract.period_s
-        if len(state.stamps) == MAX_PER_PERIOD and command.stamp_s < state.stamps[0] + period / 2:
+        crowded = len(state.stamps) == MAX_PER_PERIOD and (
+            command.stamp_s < state.stamps[0] + period / 2
+        )
+        if crowded and not _stops(command):
             return "rate", f"more than {MAX_PER_PERIOD} commands in one period", rest
         if isinstance(command, Twist) and self._twist:
             return self._twist_verdict(state, command, seen)
@@ -213,7 +216,7 @@ class Guard:
             return "frame", f"command is in frame {command.frame_id!r}, not in {frame!r}", rest
         if command.values.shape != (6,) or not np.isfinite(command.values).all():
             return "finite", "command is not finite", rest
-        if command.still:  # stopping is always allowed
+        if _stops(command):
             return "", "", rest
         then = advance(state.motion, command.values, self.contract.period_s)
         problems = broken(self.bounds, state.motion, then, self.contract.period_s)
@@ -240,8 +243,8 @@ class Guard:
     ) -> tuple[str, str, Motion]:
         joints, period = self.contract.command.joints, self.contract.period_s
         rest = self._rest(seen.joints)
-        if not len(command.times_s) and command.joints == joints:
-            return "", "", rest  # stopping is always allowed
+        if _stops(command) and command.joints == joints:
+            return "", "", rest
         problems = rejections(command, joints, now_s)
         if command.joints != joints and not problems:
             problems = [f"joints are in the order {', '.join(command.joints)}"]
@@ -285,3 +288,8 @@ class Guard:
                 place = np.round(seen.hand, 3).tolist()
                 return "workspace", f"the hand at {place} is outside the workspace", first
         return "", "", first
+
+
+def _stops(command: Command) -> bool:
+    """Whether a command only stops the robot, which is allowed at any time."""
+    return command.still if isinstance(command, Twist) else not len(command.times_s)

@@ -68,6 +68,18 @@ def test_a_policy_that_raises_is_named_and_latched():
     assert not output.command.values.any()
 
 
+def test_taken_down_while_it_thinks_the_robot_is_safe_and_the_late_answer_dropped():
+    rig, question = waiting()
+    out = rig.session.halt("deactivated", rig.now)
+    assert out.safe == "deactivated"
+    assert not out.command.values.any()
+    rig.wait(0.1)
+    assert not rig.session.answer(question, inference(rig.chunk()), rig.now)
+    assert "answer of epoch" in rig.session.ledger.notes["answer"]
+    rig.sense()
+    assert rig.session.tick(rig.now).command is None  # from here on the robot is not ours
+
+
 def test_at_most_one_question_is_under_way():
     rig, _ = waiting()
     for _ in range(20):

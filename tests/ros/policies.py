@@ -76,3 +76,25 @@ class Foreign(Steady):
     """Says rotations in another convention."""
 
     action_spec = ActionSpec(_CONTRACT.action.names, 8, 20.0, "rpy_delta")
+
+
+class Reaching(Steady):
+    """Holds the joints of an SO-101 a little away from zero."""
+
+    _contract = contract("so101")
+    action_spec = ActionSpec(
+        _contract.action.names, 8, 30.0, _contract.action.rotation, _contract.action.gripper
+    )
+
+    def __init__(self, method: str = "dense", keep: float = 1.0) -> None:
+        super().__init__(method, keep)
+        self.observation_spec = ObservationSpec(
+            tuple(camera.view for camera in self._contract.cameras),
+            tuple(name for source in self._contract.state for name in source.values),
+        )
+
+    def infer(self, observation, state) -> Inference:
+        answer = super().infer(observation, state)
+        actions = np.zeros((8, 6), np.float32)
+        actions[:, 0] = 0.02
+        return answer._replace(chunk=ActionChunk(actions, actions, None, answer.chunk.kept))

@@ -15,6 +15,7 @@ import rclpy
 import yaml
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from leanvla_ros.convert import to_image, to_joint_state, to_pose
+from leanvla_ros.inputs import message_type
 from leanvla_ros.qos import LATCHED
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParametersAtomically
@@ -37,6 +38,13 @@ def wait_for(condition, seconds: float = 15.0, what: str = "") -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what or condition}")
         time.sleep(0.01)
+
+
+def asked(message) -> float:
+    """How far from rest a command is: a speed, or a joint away from where it is measured, zero."""
+    if isinstance(message, TwistStamped):
+        return message.twist.linear.x
+    return message.points[0].positions[0] if message.points else 0.0
 
 
 class Process:
@@ -97,15 +105,19 @@ class Robot:
 
     def __init__(self, folder: Path, rate_hz: float = 30.0) -> None:
         self.folder, self.rate_hz = folder, rate_hz
-        self.contract_path = CONFIG / "tabletop.yaml"
-        self.contract = read_contract(self.contract_path)
-        self.commands: list[tuple[float, TwistStamped]] = []
+        self.use("tabletop")
+        self.commands: list[tuple[float, object]] = []
         self.heard: dict[str, list] = {}
         self.mute: set[str] = set()
         self.frames = 0
         self.sent_s: dict[int, float] = {}
         self.processes: list[Process] = []
         self._leaving = threading.Event()
+
+    def use(self, name: str) -> None:
+        """Be another robot."""
+        self.contract_path = CONFIG / f"{name}.yaml"
+        self.contract = read_contract(self.contract_path)
 
     def edit(self, **edits) -> None:
         """Change the contract (`a__b=value`) before anything starts."""
@@ -145,11 +157,15 @@ class Robot:
         """Start the sensors, and listen where the robot does."""
         make = self.node.create_publisher
         self._images = [(camera, make(Image, camera.topic, 2)) for camera in self.contract.cameras]
-        self._pose = make(PoseStamped, self.contract.feedback.pose, 2)
+        if self.contract.feedback.pose:
+            self._pose = make(PoseStamped, self.contract.feedback.pose, 2)
+        else:
+            self.mute.add("pose")
         self._joints = make(JointState, self.contract.feedback.joint_states, 2)
         self._words = make(String, "/policy_node/instruction", LATCHED)
         topic = self.contract.command.guarded_topic
-        self.node.create_subscription(TwistStamped, topic, self._on_command, 50)
+        kind = message_type(self.contract.command.kind)
+        self.node.create_subscription(kind, topic, self._on_command, 50)
         self._pixels = [
             np.random.default_rng(i).integers(0, 256, (c.height, c.width, 3), np.uint8)
             for i, c in enumerate(self.contract.cameras)
@@ -165,8 +181,9 @@ class Robot:
         frame = self.contract.command.frame_id
         if "pose" not in self.mute:
             self._pose.publish(to_pose([0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0], stamp, frame))
-        fingers = {"finger_joint2": -0.04, "finger_joint1": 0.04}
-        self._joints.publish(to_joint_state(fingers, stamp))
+        others = {"finger_joint2": -0.04, "finger_joint1": 0.04, "gripper": 0.0}
+        measured = dict.fromkeys(self.contract.command.joints, 0.0)
+        self._joints.publish(to_joint_state(others | measured, stamp))
         for (camera, publisher), pixels in zip(self._images, self._pixels, strict=True):
             if camera.view in self.mute:
                 continue
@@ -197,7 +214,7 @@ class Robot:
 
     def lately(self, seconds: float = 0.3) -> list[float]:
         since = time.monotonic() - seconds
-        return [message.twist.linear.x for at, message in self.commands if at > since]
+        return [asked(message) for at, message in self.commands if at > since]
 
     def moving(self) -> bool:
         """Told to move within the last periods; between two chunks there may be a rest."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
 import time
 
 import numpy as np
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from leanvla_ros.convert import from_message
 from leanvla_ros.qos import LATCHED
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
+from policy.robot.trajectory import rejections
 from tests.ros.robot import POLICIES, wait_for
 
 
@@ -47,6 +52,27 @@ def test_two_cameras_in_commands_out(robot):
     stamp = status[-1].header.stamp
     nanoseconds = stamp.sec * 10**9 + stamp.nanosec
     assert min(abs(nanoseconds - sent) for sent in robot.sent_s) < 1000
+
+
+def test_joint_trajectories_out_and_the_measured_position_when_it_ends(robot):
+    robot.use("so101")
+    small = {f"cameras__{i}__{side}": 64 for i in (0, 1) for side in ("width", "height")}
+    robot.edit(**small)
+    grips = robot.listen(JointTrajectory, robot.contract.gripper.guarded_topic)
+    _, node = robot.chain("Reaching")
+    time.sleep(1.5)
+    joints = robot.contract.command.joints
+    for _, message in robot.commands:
+        command = from_message(message)
+        assert rejections(command, joints, command.stamp_s) == []
+    paths = [m.points[0].positions[0] for _, m in robot.commands]
+    assert max(paths) == pytest.approx(0.02, abs=1e-3)
+    assert np.abs(np.diff(paths)).max() < 1.5 / 30  # slewed from where the joints were
+    assert grips[-1].joint_names == ["gripper"]
+    node.signal(signal.SIGKILL)
+    node.end()
+    wait_for(robot.still, 5.0, "stop")
+    assert list(robot.commands[-1][1].points[0].positions) == [0.0] * 5
 
 
 def test_lifecycle_by_services(robot):

@@ -10,6 +10,7 @@ setup(
     name=NAME,
     version="0.1.0",
     packages=[NAME],
+    package_data={NAME: ["*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -17,7 +18,7 @@ setup(
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
     ],
     install_requires=["setuptools"],
-    zip_safe=True,
+    zip_safe=False,
     entry_points={
         "console_scripts": [
             f"policy_node = {NAME}.policy_node:main",

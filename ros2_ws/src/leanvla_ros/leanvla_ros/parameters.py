@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from policy.contract import ContractError
+
 if TYPE_CHECKING:
     from rclpy.node import Node
 
@@ -71,16 +73,31 @@ def value(node: Node, name: str) -> Any:
     return node.get_parameter(name).value
 
 
+def parameter_text(default: Value) -> str:
+    """A default as one types it on a command line."""
+    if isinstance(default, list):
+        return "[" + ", ".join(f"'{item}'" for item in default) + "]"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def contract_path(name: str) -> Path:
-    """The file of a contract's name or path: beside this package, or installed by colcon."""
+    """The file of a contract's name or path: beside this package, or installed by colcon.
+
+    Raises:
+        ContractError: when there is no such contract; the message lists those that there are.
+    """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return Path(name)
     beside = Path(__file__).resolve().parent.parent / "config" / f"{name}.yaml"
     if beside.is_file():
         return beside
-    from ament_index_python.packages import get_package_share_directory
+    try:
+        from ament_index_python.packages import get_package_share_directory
 
-    return Path(get_package_share_directory("leanvla_ros")) / "config" / f"{name}.yaml"
+        return Path(get_package_share_directory("leanvla_ros")) / "config" / f"{name}.yaml"
+    except (ImportError, LookupError, OSError):  # no ROS, not installed, nothing sourced
+        known = ", ".join(sorted(path.stem for path in beside.parent.glob("*.yaml")))
+        raise ContractError(f"no contract {name!r}: give a file, or one of {known}") from None
 
 
 def _descriptor(parameter: Parameter) -> Any:

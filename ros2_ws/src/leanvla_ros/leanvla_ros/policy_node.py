@@ -262,8 +262,8 @@ class PolicyNode(LifecycleNode):
             response.message = name if response.success else "the node is not configured"
             if self._session is not None:
                 getattr(self._session, name)(*args)
-                if self._open:
-                    self._publish(self._session.tick(now(self)))
+                if self._open and (self._session.fault or self._session.paused):
+                    self._publish(self._session.tick(now(self)))  # a stop waits for no period
         return response
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:

@@ -103,7 +103,8 @@ def wait_for_clock(node: Node, timeout_s: float) -> None:
     if not node.get_parameter("use_sim_time").value:
         return
     listener = rclpy.create_node(f"{node.get_name()}_clock_probe", use_global_arguments=False)
-    executor, heard = SingleThreadedExecutor(), []
+    executor = SingleThreadedExecutor()
+    heard: list[ClockMessage] = []
     listener.create_subscription(ClockMessage, "/clock", heard.append, 1)
     executor.add_node(listener)
     deadline = time.monotonic() + timeout_s

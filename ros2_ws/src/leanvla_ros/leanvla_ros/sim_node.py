@@ -68,7 +68,7 @@ class SimNode(Node):
         feedback = contract.feedback
         self._pose = self.create_publisher(PoseStamped, feedback.pose, 10)
         self._joints = self.create_publisher(JointState, feedback.joint_states, 10)
-        self._words = self.create_publisher(String, "/policy_node/instruction", LATCHED)
+        self._words = self.create_publisher(String, "policy_node/instruction", LATCHED)
         self._result = self.create_publisher(String, "~/result", LATCHED)
         command, gripper = contract.command, contract.gripper
         self.create_subscription(TwistStamped, command.guarded_topic, self._on_twist, 2)

@@ -229,7 +229,8 @@ class Execution(_Part, frozen=True):
     Attributes:
         mode: `sequential` runs `execute` rows, looks again, and waits for the answer; `overlap`
             asks while rows are left and joins the new chunk where it is due.
-        execute: rows before the next look; null asks the policy.
+        execute: rows before the next look; null asks the policy, and where it does not say takes
+            the whole chunk, or half of it (overlap).
         blend_rows: rows over which a new chunk takes over from the old one (overlap).
         freeze_rows: rows of the old chunk that are kept as they are at a seam (overlap).
         settle_ms: a look must be so much younger than the last command (sequential).

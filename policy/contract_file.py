@@ -62,7 +62,7 @@ def parse_contract(text: str) -> Contract:
         ContractError: as `read_contract`.
     """
     try:
-        data = yaml.load(text, _Loader)
+        data = _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ContractError(f"not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def split(text: str, flag: str) -> list[str]:
+def split_list(text: str, flag: str) -> list[str]:
     """Values separated by commas, without repetitions.
 
     Raises:
@@ -24,23 +24,24 @@ def split(text: str, flag: str) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def ratio(text: str, verb: str = "rollouts") -> float:
+def parse_ratio(text: str) -> float:
     """A keep ratio in (0, 1].
 
     Raises:
-        UsageError: when it is no such number.
+        UsageError: for anything else than a number up to one.
+        BudgetError: for a number that no view can give.
     """
     try:
         value = float(text)
     except ValueError:
         raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
     if value > 1:
-        raise UsageError(f"--keep has {text!r}: {verb} take ratios in (0, 1], e.g. 0.5,0.25")
+        raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25")
     Budget(value)
     return value
 
 
-def options(texts: Iterable[str]) -> dict[str, Any]:
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     """Fields of a method from `field=value`.
 
     Raises:

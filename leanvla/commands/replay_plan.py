@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from leanvla.commands.arguments import options, ratio, split
+from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.commands.replay import NOBODY
 from leanvla.errors import UsageError
 from policy.replay.match import parse_view
@@ -61,9 +61,9 @@ def cells(config: Replay) -> tuple[Cell, ...]:
         UsageError, BudgetError: for a keep ratio outside (0, 1].
         MethodError: for an unknown method or field.
     """
-    methods = split(config.method, "--method")
-    keeps = [ratio(text, "replays") for text in split(config.keep, "--keep")]
-    fields = options(config.option)
+    methods = split_list(config.method, "--method")
+    keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
+    fields = parse_options(config.option)
     for method in methods:
         for keep in keeps if method != DENSE else []:
             make_method(method, keep=keep, **fields)
@@ -112,7 +112,7 @@ def make_actors(config: Replay) -> list[tuple[Cell, Actor]]:
     """
     if config.policy == NOBODY:
         return []
-    fields = options(config.option)
+    fields = parse_options(config.option)
     given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
     source = Source(config.policy, given, fields)
     return [

@@ -7,11 +7,12 @@ import sys
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from leanvla.commands.arguments import options
+from leanvla.commands.arguments import parse_options
 from leanvla.errors import CHECK_FAILED
 from leanvla.run_folder import environment, write_json
 from policy.replay.compare import action_error, chunk_error, overlap, recorded_rows
-from sim.metrics import CUT_PHASE, PHASES, speedup_ceiling
+from policy.types import PHASE_ABOVE_CUT, PHASES
+from pruning.ceiling import speedup_ceiling
 from sim.rollout.types import DENSE
 from sim.statistics import percentile
 
@@ -135,7 +136,7 @@ def _again(config: Replay, played: Played, number: int) -> dict[str, Any] | None
         return None
     cell = played.cells[number]
     same = (facts.get("policy"), facts.get("method"), facts.get("keep"), facts.get("redaction"))
-    fields = {} if cell.method == DENSE else options(config.option)
+    fields = {} if cell.method == DENSE else parse_options(config.option)
     untouched = config.instruction is None and not config.view
     untouched &= facts.get("options", "{}") == json.dumps(fields, sort_keys=True)
     return {
@@ -170,7 +171,7 @@ def _tokens(trace: Trace) -> dict[str, int]:
 
 
 def _ceiling(trace: Trace, dense: Trace) -> float | None:
-    query_ms, above_ms = _latency(dense)["p50"], _phases(dense).get(CUT_PHASE)
+    query_ms, above_ms = _latency(dense)["p50"], _phases(dense).get(PHASE_ABOVE_CUT)
     shares = [
         answer.timing.kept_sequence_tokens / answer.timing.sequence_tokens
         for answer in trace.answers

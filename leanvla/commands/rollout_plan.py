@@ -7,7 +7,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from leanvla.commands.arguments import options, ratio, split
+from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.errors import EnvironmentFault, UsageError
 from pruning.registry import make_method
 from sim.rollout.runner import Plan, grid
@@ -27,9 +27,9 @@ def make_plan(config: Rollout) -> Plan:
         BudgetError: for a keep ratio outside (0, 1].
     """
     _check_numbers(config)
-    methods = split(config.method, "--method")
-    keeps = [ratio(text) for text in split(config.keep, "--keep")]
-    fields = options(config.option)
+    methods = split_list(config.method, "--method")
+    keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
+    fields = parse_options(config.option)
     for method in methods:
         for keep in keeps if method != DENSE else []:
             make_method(method, keep=keep, **fields)
@@ -57,7 +57,7 @@ def make_spec(config: Rollout) -> WorkerSpec:
     shown = {"render_profile": config.render_profile, "view_size": config.view_size}
     return WorkerSpec(
         suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
-        policy=Source(config.policy, policy_options, options(config.option)),
+        policy=Source(config.policy, policy_options, parse_options(config.option)),
         execute=config.execute,
         threads=config.threads,
         deadlines=Deadlines(request=config.sim_timeout),

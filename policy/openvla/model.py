@@ -1,13 +1,10 @@
 """The OpenVLA network: one module for every size, for one action token at a time or whole chunks.
 
-Sequence (OpenVLA-OFT with all parts; the others leave parts out):
-
-    BOS | visual tokens of view 0, view 1, ... | proprio | prompt after BOS | placeholders | stop
+`sequence.py` says how its parts are laid out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +12,7 @@ from torch import nn
 
 from policy.openvla.decoder import LlamaDecoder
 from policy.openvla.heads import L1ActionHead, ProprioProjector
+from policy.openvla.sequence import STOP_ID, layout_of
 from policy.openvla.vision import Projector, VisionBackbone
 
 if TYPE_CHECKING:
@@ -22,52 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from policy.openvla.config import OpenVLAConfig
-
-STOP_ID = 2
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where things lie in a sequence.
-
-    Attributes:
-        views: cameras.
-        tokens: visual tokens of each.
-        proprio: 1 when a proprio token follows the visual ones.
-        prompt: prompt tokens without BOS.
-        actions: action placeholders (0 when decoding token by token).
-    """
-
-    views: int
-    tokens: int
-    proprio: int
-    prompt: int
-    actions: int
-
-    @property
-    def visual(self) -> int:
-        """Visual tokens over all views; they start at position 1."""
-        return self.views * self.tokens
-
-    @property
-    def text_start(self) -> int:
-        """Position of the first prompt token after BOS."""
-        return 1 + self.visual + self.proprio
-
-    @property
-    def prompt_end(self) -> int:
-        """Position after the last prompt token: the first placeholder, when there are any."""
-        return self.text_start + self.prompt
-
-    @property
-    def length(self) -> int:
-        """Tokens in the whole sequence; a stop token closes one that has placeholders."""
-        return self.prompt_end + self.actions + (1 if self.actions else 0)
-
-    @property
-    def action_rows(self) -> slice:
-        """Positions whose outputs are the actions: one *before* each placeholder."""
-        return slice(self.prompt_end - 1, self.prompt_end - 1 + max(1, self.actions))
+    from policy.openvla.sequence import Layout
 
 
 class OpenVLAModel(nn.Module):
@@ -94,15 +47,7 @@ class OpenVLAModel(nn.Module):
 
     def layout(self, input_ids: Int64[Tensor, "b t"]) -> Layout:
         """The layout of a query with this prompt (BOS first)."""
-        config = self.config
-        parallel = config.decoding == "parallel"
-        return Layout(
-            views=len(config.views),
-            tokens=config.tokens_per_view,
-            proprio=1 if config.proprio_dim else 0,
-            prompt=input_ids.shape[1] - 1,
-            actions=config.chunk * config.dof if parallel else 0,
-        )
+        return layout_of(self.config, input_ids.shape[1] - 1)
 
     def text(self, input_ids: Int64[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         """Embeddings of BOS, prompt and, when decoding in parallel, the stop token."""

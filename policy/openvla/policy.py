@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -75,8 +74,8 @@ class OpenVLAPolicy:
         self.processor = ImageProcessor(config)
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        if method.cut is None and config.cut_layer is not None:
-            method = replace(method, cut=config.cut_layer)
+        if config.cut_layer is not None:
+            method = method.at_cut(config.cut_layer)
         self.pruner = Pruner(method, config.text.num_hidden_layers, model.causal)
         self.runtime = Runtime(model, self.pruner)
         self.observation_spec = ObservationSpec(config.views, config.state_names)
@@ -130,10 +129,11 @@ class OpenVLAPolicy:
             query_ms=clock.total_ms,
             phase_ms=clock.phase_ms,
             visual_tokens=len(self.config.views) * self.config.tokens_per_view,
-            kept_tokens=answer.kept.numel(),
+            kept_tokens=sum(len(kept) for kept in answer.kept),
             dense_warmup=answer.dense_warmup,
             sequence_tokens=answer.sequence_tokens,
             kept_sequence_tokens=answer.kept_sequence_tokens,
+            spans=tuple(clock.spans),
         )
         return Inference(chunk, answer.state, timing)
 
@@ -179,5 +179,5 @@ class OpenVLAPolicy:
         else:
             tokens = cast("Tensor", answer.tokens).cpu().numpy().reshape(shape)
             values = tokens_to_values(tokens, self.config)
-        kept = tuple(answer.kept.cpu().numpy())
+        kept = tuple(view.cpu().numpy() for view in answer.kept)
         return ActionChunk(self.normalizer.unnormalize(values), values, tokens, kept)

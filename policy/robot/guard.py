@@ -90,6 +90,10 @@ class Guard:
             self.initial(), passed=state.passed, refused=state.refused, causes=state.causes
         )
 
+    def forget_time(self, state: GuardState) -> GuardState:
+        """The clock jumped: silence is counted anew, and no stamp is compared across the jump."""
+        return replace(state, heard_s=math.inf, stamps=())
+
     def judge(
         self, state: GuardState, command: Command, seen: Measured, now_s: float, publishers: int
     ) -> tuple[GuardState, Command | None]:
@@ -117,6 +121,8 @@ class Guard:
     ) -> tuple[GuardState, Command | None]:
         """Time passes: silence becomes a fault, and the safe action goes on as long as it lasts."""
         if state.mode == "pass":
+            if state.heard_s == math.inf:
+                state = replace(state, heard_s=now_s)
             silent_ms = (now_s - state.heard_s) * 1e3
             if 0 <= silent_ms <= self.contract.command.age.max_ms:
                 return state, None
@@ -160,8 +166,9 @@ class Guard:
     ) -> GuardState:
         faults = state.faults + 1
         latched = state.mode == "latched" or faults >= self.contract.command.latch_after
-        entering = state.mode in ("idle", "pass")
-        hold = seen.joints if entering else state.hold
+        hold = state.hold
+        if state.mode in ("idle", "pass") and not self._twist:
+            hold = seen.joints
         return replace(
             state,
             mode="latched" if latched else "safe",
@@ -170,15 +177,19 @@ class Guard:
             refused=state.refused + counts,
             causes={**state.causes, cause: state.causes.get(cause, 0) + 1},
             hold=hold,
-            motion=at_rest(self._size, hold),
+            motion=self._rest(hold),
             stamps=(),
         )
+
+    def _rest(self, joints: Float64[np.ndarray, " j"] | None) -> Motion:
+        """No motion, from where the joints were measured; a twist knows of none."""
+        return at_rest(self._size, None if self._twist else joints)
 
     def _verdict(
         self, state: GuardState, command: Command, seen: Measured, now_s: float, publishers: int
     ) -> tuple[str, str, Motion]:
         """Kind and sentence of the first fault, or two empty strings and the motion to come."""
-        rest = at_rest(self._size, seen.joints)
+        rest = self._rest(seen.joints)
         if publishers > 1:
             text = f"{publishers} publishers on {self.contract.command.topic}: one may command"
             return "publishers", text, rest
@@ -186,7 +197,10 @@ class Guard:
         if fault:
             return "age", f"command {fault}", rest
         period = self.contract.period_s
-        if len(state.stamps) == MAX_PER_PERIOD and command.stamp_s < state.stamps[0] + period / 2:
+        crowded = len(state.stamps) == MAX_PER_PERIOD and (
+            command.stamp_s < state.stamps[0] + period / 2
+        )
+        if crowded and not _stops(command):
             return "rate", f"more than {MAX_PER_PERIOD} commands in one period", rest
         if isinstance(command, Twist) and self._twist:
             return self._twist_verdict(state, command, seen)
@@ -202,7 +216,7 @@ class Guard:
             return "frame", f"command is in frame {command.frame_id!r}, not in {frame!r}", rest
         if command.values.shape != (6,) or not np.isfinite(command.values).all():
             return "finite", "command is not finite", rest
-        if command.still:  # stopping is always allowed
+        if _stops(command):
             return "", "", rest
         then = advance(state.motion, command.values, self.contract.period_s)
         problems = broken(self.bounds, state.motion, then, self.contract.period_s)
@@ -228,9 +242,9 @@ class Guard:
         self, state: GuardState, command: Trajectory, seen: Measured, now_s: float
     ) -> tuple[str, str, Motion]:
         joints, period = self.contract.command.joints, self.contract.period_s
-        rest = at_rest(self._size, seen.joints)
-        if not len(command.times_s) and command.joints == joints:
-            return "", "", rest  # stopping is always allowed
+        rest = self._rest(seen.joints)
+        if _stops(command) and command.joints == joints:
+            return "", "", rest
         problems = rejections(command, joints, now_s)
         if command.joints != joints and not problems:
             problems = [f"joints are in the order {', '.join(command.joints)}"]
@@ -263,7 +277,7 @@ class Guard:
                 problems = [p for p in problems if not p.startswith(("acceleration", "jerk"))]
             if problems:
                 where = f"point {index}: {'; '.join(problems)}"
-                return "limit", where, at_rest(self._size, seen.joints)
+                return "limit", where, self._rest(seen.joints)
             before, first = then, then if index == 0 else first
         box = self.contract.limits.workspace
         if isinstance(box, Box):
@@ -274,3 +288,8 @@ class Guard:
                 place = np.round(seen.hand, 3).tolist()
                 return "workspace", f"the hand at {place} is outside the workspace", first
         return "", "", first
+
+
+def _stops(command: Command) -> bool:
+    """Whether a command only stops the robot, which is allowed at any time."""
+    return command.still if isinstance(command, Twist) else not len(command.times_s)

@@ -8,9 +8,9 @@ import numpy as np
 
 from policy.robot.commands import Trajectory, Twist
 from policy.robot.limits import at_rest
-from policy.robot.rows import anchor, interpret
+from policy.robot.rows import RefusedError, anchor, interpret
 from policy.robot.safe import safe_action
-from policy.robot.shaping import RefusedError, Shaper
+from policy.robot.shaping import Shaper
 from policy.robot.trajectory import encode
 
 if TYPE_CHECKING:

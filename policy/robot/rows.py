@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from policy.contract import Contract
 
 
+class RefusedError(ValueError):
+    """A chunk that asks for something beyond a hard limit, or for nothing finite."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """A chunk in physical units.
@@ -30,9 +34,23 @@ class Rows:
 
 
 def interpret(actions: Float[np.ndarray, "k dof"], contract: Contract) -> Rows:
-    """A policy's rows as this robot understands them."""
+    """A policy's rows as this robot understands them.
+
+    Raises:
+        RefusedError: when any value is not finite, or the rows have another width than promised.
+    """
     action = contract.action
     values = np.asarray(actions, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(action.names):
+        raise RefusedError(
+            f"the policy's chunk has shape {values.shape}, rows of {len(action.names)} expected"
+        )
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise RefusedError(
+            f"the policy's action is not finite: {action.names[column]!r} in row {row}: "
+            "chunk refused"
+        )
     driven = values[:, list(action.columns)] * np.asarray(action.scale)
     if action.kind == "delta_eef":
         driven = driven * contract.rate_hz
@@ -57,8 +75,7 @@ def _gripper(values: Float64[np.ndarray, "k dof"], contract: Contract) -> np.nda
         return np.zeros((len(values), 0))
     said = values[:, column]
     opened = (said - gripper.closed_at) / (gripper.open_at - gripper.closed_at)
-    # NaN must stay NaN: a comparison would quietly close the hand.
     if gripper.binary:
-        opened = np.where(np.isfinite(opened), (opened > 0.5).astype(np.float64), opened)
+        opened = (opened > 0.5).astype(np.float64)
     low, high = gripper.closed_position, gripper.open_position
     return (low + np.clip(opened, 0.0, 1.0) * (high - low))[:, None]

@@ -18,8 +18,8 @@ from policy.robot.health import Latest, Ledger
 from policy.robot.instruction import InstructionError, clean_instruction
 from policy.robot.messages import MessageError
 from policy.robot.mover import Mover, Output
+from policy.robot.rows import RefusedError
 from policy.robot.senses import Senses
-from policy.robot.shaping import RefusedError
 from policy.robot.watchdog import Watchdog
 from policy.types import Observation, ObservationError
 
@@ -70,7 +70,9 @@ class Session:
     ) -> None:
         match(contract, observation_spec, action_spec)
         execution, horizon = contract.execution, action_spec.horizon
-        rows = min(execution.execute or execute or horizon, horizon)
+        # Overlap needs rows that are left when the next look is asked for.
+        default = horizon if execution.mode == "sequential" else max(1, horizon // 2)
+        rows = min(execution.execute or execute or default, horizon)
         self.contract, self.ledger = contract, Ledger()
         self.senses = Senses(contract, observation_spec, self.ledger)
         self.mover = Mover(contract, self.senses, self.ledger)
@@ -119,7 +121,7 @@ class Session:
     def new_epoch(self, reason: str, *, episode: bool = False) -> None:
         """Drop the chunk, the pruner's memory, and every answer still under way."""
         self.plan = self.broker.drop(self.plan)
-        self._memory = self._starved_s = None
+        self._memory = None
         self.episode += episode
         self.ledger.count("epochs")
         self.ledger.notes["epoch"] = reason
@@ -199,10 +201,9 @@ class Session:
         if not isinstance(error, (MessageError, ObservationError)):
             self.stop(f"the policy failed: {type(error).__name__}: {error}")
             return
+        # One bad frame: the chunk goes on to its end, and only then the robot must stop.
         self.ledger.drop("observation", str(error))
         self._unseen = str(error)
-        if question.epoch == self.plan.epoch:
-            self.new_epoch(str(error))
 
     # Commands out.
 
@@ -256,7 +257,7 @@ class Session:
             return Output(safe=self._unseen or "waiting for the first chunk")
         if self._starved_s is None:
             self._starved_s = now.mono_s
-        if self.mover.safe:
+        if self.mover.safe or self._refused:
             return self.mover.go_safe(self._unseen or self.mover.safe, now.ros_s)
         if now.mono_s - self._starved_s > self.watchdog.deadline_s:
             reason = self._unseen or "no chunk within the deadline"

@@ -9,17 +9,13 @@ import numpy as np
 
 from policy.contract import Box
 from policy.robot.limits import Motion, advance, bounds_of, broken, leaves, slew
-from policy.robot.rows import Rows
+from policy.robot.rows import RefusedError, Rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from policy.contract import Contract
     from policy.robot.limits import Bounds
-
-
-class RefusedError(ValueError):
-    """A chunk that asks for something beyond a hard limit, or for nothing finite."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,8 @@ class Shaper:
         """Clamp what is a little beyond a limit, refuse what is far beyond it.
 
         Raises:
-            RefusedError: when a value is not finite, or beyond a limit by more than the margin.
+            RefusedError: when a value is beyond a limit by more than the margin.
         """
-        if not np.isfinite(rows.values).all() or not np.isfinite(rows.gripper).all():
-            raise RefusedError("the policy's action is not finite: chunk refused")
         if rows.kind == "speed":
             low, high = -self.bounds.velocity, self.bounds.velocity
         else:
@@ -120,6 +114,7 @@ class Shaper:
                 f"the hand's position is not known ({self.contract.feedback.pose} is silent), "
                 "so the workspace cannot be kept"
             )
+        box = self._inner(box)
         out = leaves(box, hand, target[:3], self.period_s)
         if not out.any():
             return target, ()
@@ -128,6 +123,14 @@ class Shaper:
         inward = (there - hand) / self.period_s
         target[:3] = np.where(out != 0.0, inward * (np.sign(inward) == np.sign(out)), target[:3])
         return target, ("held at the edge of the workspace",)
+
+    def _inner(self, box: Box) -> Box:
+        """The workspace less a part of one period's reach: the guard measures a moment later."""
+        reach = self._margin * self.period_s * float(self.bounds.velocity[0])
+        room = [min(reach, (b - a) / 4) for a, b in zip(box.lower, box.upper, strict=True)]
+        lower = tuple(a + r for a, r in zip(box.lower, room, strict=True))
+        upper = tuple(b - r for b, r in zip(box.upper, room, strict=True))
+        return Box(lower=lower, upper=upper)  # type: ignore[arg-type]
 
     def _still_inside(self, box: Box, then: Motion, hand: np.ndarray | None) -> None:
         if hand is None:

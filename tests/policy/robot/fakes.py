@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 
-from policy.contract import Contract
+from policy.contract import Box, Contract
 from policy.contract_file import read_contract
 from policy.robot.session import Now, Session
 from policy.types import ActionChunk, ActionSpec, Inference, ObservationSpec, Timing
@@ -84,6 +84,13 @@ def pose(stamp_s: float, position, quat=(1.0, 0.0, 0.0, 0.0), frame_id: str = "w
     )
 
 
+def small_pictures(name: str) -> dict:
+    """Edits of a `Rig` that make its pictures small, where what they show does not matter."""
+    cameras = range(len(contract(name).cameras))
+    sizes = {f"cameras__{i}__{side}": 16 for i in cameras for side in ("width", "height")}
+    return sizes | {f"cameras__{i}__crop": None for i in cameras}
+
+
 def specs(contract: Contract, horizon: int = 8):
     """The specs of a policy that fits a contract."""
     observation = ObservationSpec(
@@ -102,8 +109,6 @@ def inference(actions, memory="remembered") -> Inference:
 class Rig:
     """A session, its clock, and a robot of which every sensor works until a test breaks one."""
 
-    HAND = (0.0, 0.0, 1.0)
-
     def __init__(self, robot: str = "tabletop", horizon: int = 8, start_s: float = 100.0, **edits):
         chosen = contract(robot)
         for path, new in edits.items():
@@ -111,7 +116,10 @@ class Rig:
         self.contract, self.now_s = chosen, start_s
         self.session = Session(chosen, *specs(chosen, horizon))
         self.mute: set[str] = set()
-        self.hand = list(self.HAND)
+        box = chosen.limits.workspace
+        self.hand = [0.0, 0.0, 1.0]
+        if isinstance(box, Box):
+            self.hand = [(a + b) / 2 for a, b in zip(box.lower, box.upper, strict=True)]
         lows = {n: (j.lower + j.upper) / 2 for n, j in chosen.limits.joints.items()}
         self.positions = lows
         self.dof = len(chosen.action.names)
@@ -166,10 +174,12 @@ class Rig:
         if question is None:
             return False
         self.session.look(question)
-        self.session.answer(
-            question, inference(self.chunk() if actions is None else actions), self.now
-        )
+        self.query_answer(question, actions)
         return True
+
+    def query_answer(self, question, actions=None) -> None:
+        said = self.chunk() if actions is None else actions
+        self.session.answer(question, inference(said), self.now)
 
     def step(self, actions=None):
         """One period: sensors, a query where one is wanted, a command."""

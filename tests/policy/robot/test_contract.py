@@ -67,9 +67,9 @@ def test_what_is_refused(path, new, says):
 
 
 def test_joints_without_limits_are_refused():
-    with pytest.raises(ContractError, match="limits.joints lacks fr3_joint4"):
+    with pytest.raises(ContractError, match=r"limits.joints lacks fr3_joint4"):
         parse_contract(edited("limits.joints.fr3_joint4", None, "franka"))
-    with pytest.raises(ContractError, match="limits.joints lacks"):
+    with pytest.raises(ContractError, match=r"limits.joints lacks"):
         parse_contract(edited("limits.joints", {}, "franka"))
 
 
@@ -98,7 +98,7 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(ContractError, match="larger than"):
         read_contract(big)
     big.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ContractError, match="big.yaml"):
+    with pytest.raises(ContractError, match=r"big.yaml"):
         read_contract(big)
 
 

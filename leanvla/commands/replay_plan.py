@@ -14,8 +14,9 @@ from policy.replay.open import Options, open_episode
 from policy.replay.run import Actor
 from policy.replay.shards import Specs
 from pruning.registry import make_method
+from sim.rollout.factories import make_policy
 from sim.rollout.runner import grid
-from sim.rollout.types import DENSE
+from sim.rollout.types import DENSE, Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,9 +43,10 @@ def check(config: Replay) -> None:
     for text in config.view:
         parse_view(text)
     if config.policy != NOBODY:
-        from policy.registry import resolve_policy
+        if ":" not in config.policy:
+            from policy.registry import resolve_policy
 
-        resolve_policy(config.policy)
+            resolve_policy(config.policy)
         cells(config)
     if config.rerun is not None:
         from sim.rerun_log import check_rerun
@@ -110,23 +112,10 @@ def make_actors(config: Replay) -> list[tuple[Cell, Actor]]:
     """
     if config.policy == NOBODY:
         return []
-    from policy.registry import load_policy
-
     fields = parse_options(config.option)
+    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
+    source = Source(config.policy, given, fields)
     return [
-        (
-            cell,
-            Actor(
-                str(cell),
-                load_policy(
-                    config.policy,
-                    unnorm_key=config.unnorm_key,
-                    method=cell.method,
-                    keep=cell.keep,
-                    threads=config.threads,
-                    **({} if cell.method == DENSE else fields),
-                ),
-            ),
-        )
+        (cell, Actor(str(cell), make_policy(source, cell, config.threads)))
         for cell in cells(config)
     ]

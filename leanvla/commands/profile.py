@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ class Profile:
         method: pruning methods, separated by commas; dense always runs beside them.
         keep: keep ratios in (0, 1], separated by commas.
         device: `cpu` or `cuda`.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16` or `float16`; float32 when left out, float16 for predictions.
         threads: processor threads.
         rounds: rounds that count; in each of them every cell answers the same query.
         warmup: rounds before them, kept apart.
@@ -47,7 +47,10 @@ class Profile:
         out: folder of the results.
         compare: another profile folder to compare with.
         tolerance: relative change of a median that is not worth a verdict.
-        reuse: measure nothing; compare what `out` holds, and write its report again.
+        reuse: measure nothing, use what `out` holds.
+        predict: instead of measuring, predict lower bounds on devices of the table of peak rates,
+            separated by commas; `cpu` measures this processor's rates first, `list` names them.
+        cut: full decoder layers to predict with; the family's rule when left out.
         json: print `metrics.json` instead of the table.
     """
 
@@ -58,7 +61,7 @@ class Profile:
     method: str = "vla_pruner"
     keep: str = "0.25"
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str | None = None
     threads: int = 1
     rounds: int = 50
     warmup: int = 5
@@ -72,11 +75,13 @@ class Profile:
     compare: Path | None = None
     tolerance: float = 0.03
     reuse: bool = False
+    predict: str | None = None
+    cut: int | None = None
     json: bool = False
 
 
 def run(config: Profile) -> int:
-    """Measure or read again, write, print, compare; returns the exit code.
+    """Measure, predict or read again, write, print, compare; returns the exit code.
 
     Raises:
         UsageError: for an impossible configuration, before anything runs.
@@ -88,6 +93,10 @@ def run(config: Profile) -> int:
 
         print("\n".join(shape_names()))
         return 0
+    if config.predict is not None:
+        from leanvla.commands.profile_predict import run_prediction
+
+        return run_prediction(config)
     from leanvla.commands.profile_results import read_folder, show
 
     if config.reuse:
@@ -107,6 +116,7 @@ def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from leanvla.commands.profile_results import build_metrics, write_folder
     from leanvla.run_folder import open_run_folder
 
+    config = replace(config, dtype=config.dtype or "float32")
     schedule = Schedule(config.rounds, config.warmup, config.seed)
     bench = make_bench(config)
     folder = open_run_folder(config.out, config, resume=False, ignore=NOT_COMPARED)

@@ -194,7 +194,8 @@ def _threads(threads: int) -> int:
     return threads
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype(name: str | None) -> torch.dtype:
     import torch
 
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    return kinds.get(name or "", torch.float32)

@@ -145,6 +145,8 @@ class Timing:
         dense_warmup: True when the pruner ran dense because its history was not filled yet.
         sequence_tokens: length of the prefill sequence before the cut, text and all.
         kept_sequence_tokens: the same after the cut; both 0 when a policy does not tell.
+        layer_sequence_tokens: mean length that the decoder's layers saw, wherever the cuts were; 0
+            when a policy does not tell.
     """
 
     query_ms: float
@@ -154,6 +156,7 @@ class Timing:
     dense_warmup: bool = False
     sequence_tokens: int = 0
     kept_sequence_tokens: int = 0
+    layer_sequence_tokens: float = 0.0
 
 
 class Inference(NamedTuple):

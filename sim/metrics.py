@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
-CUT_PHASE = "prefill_above"
-PHASES = ("preprocess", "vision", "prefill_below", "selection", CUT_PHASE, "decode", "head")
+BELOW_PHASE, CUT_PHASE = "prefill_below", "prefill_above"
+PHASES = ("preprocess", "vision", BELOW_PHASE, "selection", CUT_PHASE, "decode", "head")
 
 
 class IdlePrunerError(RuntimeError):
@@ -73,7 +73,8 @@ def speedup_ceiling(query_ms: float, above_ms: float, kept_share: float) -> floa
         ceiling = T / (T - T_above * (1 - s_kept / s_all))
 
     The cost above the cut is taken as linear in the sequence; attention itself is quadratic, so a
-    long sequence may come out a little better than this.
+    long sequence may come out a little better than this. A method with cuts of its own is put in
+    with all layers for T_above, and for s_kept with their mean length.
 
     Args:
         query_ms: dense query, T.
@@ -153,19 +154,23 @@ def _paired(judged: Sequence[EpisodeRecord], dense: Sequence[EpisodeRecord]) -> 
 
 def _ceiling(judged: Sequence[EpisodeRecord], dense: Sequence[EpisodeRecord]) -> float | None:
     """The ceiling of these episodes; None when the policy does not tell phases and lengths."""
-    query_ms, above_ms = _latency(dense)["p50"], _phases(dense).get(CUT_PHASE)
+    phases, query_ms = _phases(dense), _latency(dense)["p50"]
+    told = all(any(r.layer_sequence_tokens) for r in judged if r.sequence_tokens)
     shares = [
-        record.kept_sequence_tokens[i] / record.sequence_tokens
-        for record in judged
-        if record.sequence_tokens
-        for i in _pruned_queries(record)
+        (r.layer_sequence_tokens if told else r.kept_sequence_tokens)[i] / r.sequence_tokens
+        for r in judged
+        if r.sequence_tokens
+        for i in _pruned_queries(r)
     ]
-    if query_ms is None or above_ms is None:
+    short_ms = phases.get(CUT_PHASE)
+    if query_ms is None or short_ms is None:
         return None
     if not shares:  # nothing was pruned: a dense cell gains nothing, a silent policy is unknown
         silent = any(not r.sequence_tokens for r in judged) and any(map(_pruned_queries, judged))
         return None if silent else 1.0
-    return speedup_ceiling(query_ms, above_ms, fmean(shares))
+    if told:  # a mean over all layers: cuts may lie elsewhere than in the dense cell's phases
+        short_ms += phases.get(BELOW_PHASE, 0.0)
+    return speedup_ceiling(query_ms, short_ms, fmean(shares))
 
 
 def _pruned_queries(record: EpisodeRecord) -> list[int]:

@@ -133,6 +133,7 @@ class OpenVLAPolicy:
             dense_warmup=answer.dense_warmup,
             sequence_tokens=answer.sequence_tokens,
             kept_sequence_tokens=answer.kept_sequence_tokens,
+            layer_sequence_tokens=answer.layer_sequence_tokens,
         )
         return Inference(chunk, answer.state, timing)
 

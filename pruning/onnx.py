@@ -18,7 +18,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     definition.
     """
     import torch
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
+
+    op: Any = opset20  # annotated for tensors, and given constants too
 
     def sort_stable(
         self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False

@@ -113,6 +113,7 @@ class OpenVLAPolicy(Contract):
             sequence_tokens=answer.sequence_tokens,
             kept_sequence_tokens=answer.kept_sequence_tokens,
             spans=tuple(clock.spans),
+            layer_sequence_tokens=answer.layer_sequence_tokens,
         )
         return Inference(chunk, answer.state, timing)
 

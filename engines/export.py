@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
-OPSET = 20
+OPSET = 23
 _PRODUCERS = ("leanvla", "torch", "onnx", "onnxscript", "onnxruntime")
 
 

@@ -100,9 +100,11 @@ def _trace(stage: StageModule, opset: int) -> ir.Model:
 
 def _stable_sort() -> Callable[..., Any]:
     """A stable sort as ONNX's `TopK`, which gives equal values to the lowest index."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
-    def sort(values: ir.Value, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    op: Any = opset18
+
+    def sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
         every = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
         return op.TopK(values, every, axis=dim, largest=int(descending), sorted=1)
 

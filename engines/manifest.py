@@ -110,12 +110,6 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: float
     stages: dict[str, Comparison]
 
-    @property
-    def good(self) -> bool:
-        """Same tokens kept in every query, and actions within the tolerance."""
-        same = self.kept_equal == self.observations
-        return same and self.action_max_abs <= self.tolerance
-
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that an engine says about itself.

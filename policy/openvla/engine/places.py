@@ -44,7 +44,7 @@ class Places(NamedTuple):
 
     def mask(self, causal: bool, dtype: torch.dtype) -> Float[Tensor, "1 1 q s"]:
         """What to add to attention logits: 0 where a row may look."""
-        seen = self.real.unsqueeze(0).expand(1 if not causal else len(self.real), -1)
+        seen = self.real.unsqueeze(0).expand(len(self.real), -1)
         if causal:
             seen = seen & torch.ones_like(seen).tril()
         return as_bias(seen, dtype)[None, None]

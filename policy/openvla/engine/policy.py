@@ -125,7 +125,9 @@ class EnginePolicy(Contract):
 
     def _use(self, rung: Rung, method: Method) -> None:
         self.rung, self.pruner = rung, pruner_of(method, self.config)
-        self.runtime = EngineRuntime(self.engine, self.config, rung, self.pruner)
+        self.runtime = EngineRuntime(
+            self.engine, self.engine.manifest.prompt_tokens, self.config, rung, self.pruner
+        )
 
     def _run(self, query: EngineQuery, state: PrunerState, clock: Stopwatch) -> EngineAnswer:
         try:

@@ -8,7 +8,7 @@ pruner's memory stays with the host in both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from policy.types import ObservationError
 from pruning.topk import ScoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jaxtyping import Float32, Int64
 
-    from engines.artefact import Engine
     from engines.manifest import Rung
     from engines.session import Session
     from policy.openvla.config import OpenVLAConfig
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 PAD_ID = 0
+
+
+class Source(Protocol):
+    """Gives sessions by graph name: an engine, or whoever compares one."""
+
+    def session(self, graph: str) -> Session:
+        """The session of a graph."""
+        ...
+
+    def load(self, graphs: Iterable[str]) -> None:
+        """Open some sessions now."""
+        ...
 
 
 class EngineQuery(NamedTuple):
@@ -66,7 +79,8 @@ class EngineRuntime:
     """One rung of an engine, paired with a pruner's memory. Holds no state between queries.
 
     Args:
-        engine: the engine.
+        source: sessions by graph name.
+        prompt_tokens: longest prompt of the graphs.
         config: the checkpoint's architecture.
         rung: what to run.
         pruner: its method, for memory and counters; the choice itself is a graph.
@@ -75,10 +89,17 @@ class EngineRuntime:
         EngineError, EngineMemoryError, EngineUnavailableError: when a stage cannot be loaded.
     """
 
-    def __init__(self, engine: Engine, config: OpenVLAConfig, rung: Rung, pruner: Pruner) -> None:
-        self.engine, self.config, self.rung, self.pruner = engine, config, rung, pruner
-        engine.load(graphs_of(rung))
-        self._prompt = engine.manifest.prompt_tokens
+    def __init__(
+        self,
+        source: Source,
+        prompt_tokens: int,
+        config: OpenVLAConfig,
+        rung: Rung,
+        pruner: Pruner,
+    ) -> None:
+        self.source, self.config, self.rung, self.pruner = source, config, rung, pruner
+        source.load(graphs_of(rung))
+        self._prompt = prompt_tokens
         every = np.arange(config.tokens_per_view, dtype=np.int64)
         self._all = np.broadcast_to(every, (len(config.views), len(every)))
 
@@ -130,7 +151,7 @@ class EngineRuntime:
         return have if query.proprio is None else have | {"proprio": query.proprio}
 
     def _session(self, role: str) -> Session:
-        return self.engine.session(self.rung.stages[role])
+        return self.source.session(self.rung.stages[role])
 
     def _stage(self, role: str, have: Arrays) -> None:
         """Run a stage on what is there, and add what it gives."""

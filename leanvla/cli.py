@@ -33,6 +33,7 @@ VERBS = {
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),
     "profile": Verb("profile", "Profile", "where a query's time goes, dense and pruned"),
+    "build": Verb("build", "Build", "ONNX files to TensorRT plans, and what is in them"),
     "inspect": Verb("inspect_", "Inspect", "what a checkpoint is and what pruning can save"),
     "doctor": Verb("doctor", "Doctor", "check this machine; every failing check names its remedy"),
 }

@@ -26,6 +26,9 @@ _EXTRA_OF_MODULE = {
     "trimesh": "sim",
     "fast_simplification": "sim",
     "rerun": "viz",
+    "onnx": "export",
+    "onnxscript": "export",
+    "tensorrt_rtx_bindings": "trt-rtx",
 }
 
 

@@ -30,6 +30,6 @@ def parse_ratio(text: str) -> float:
     except ValueError:
         raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
     if ratio > 1:
-        raise UsageError(f"--keep has {text!r}: ratios lie in (0, 1], e.g. 0.5,0.25")
+        raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25")
     Budget(ratio)
     return ratio

@@ -136,7 +136,7 @@ def test_a_slower_profile_is_a_failed_check_and_conditions_are_compared(profiled
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--keep", "2"), "ratios lie in"),
+        (("--keep", "2"), "give ratios in"),
         (("--keep", "0.5,,1"), "single commas"),
         (("--method", "fastw"), "did you mean 'fastv'"),
         (("--dtype", "int3"), "choose one of float32"),

@@ -37,6 +37,7 @@ VERBS = {
     "export": Verb("export", "Export", "turn a policy into an engine that runs without torch"),
     "verify": Verb("verify", "Verify", "compare an engine with the model it was made from"),
     "profile": Verb("profile", "Profile", "where a query's time goes, dense and pruned"),
+    "build": Verb("build", "Build", "ONNX files to TensorRT plans, and what is in them"),
     "inspect": Verb("inspect_", "Inspect", "what a checkpoint is and what pruning can save"),
     "doctor": Verb("doctor", "Doctor", "check this machine; every failing check names its remedy"),
 }

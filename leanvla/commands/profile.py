@@ -27,6 +27,7 @@ class Profile:
 
     Attributes:
         policy: packaged policy, or checkpoint folder.
+        engine: an exported engine to measure instead of the eager policy; cells are rungs of it.
         shape: an architecture with random weights instead of a policy, see `--shape list`; its
             tokenizer is the packaged small one.
         layers: decoder layers of the shape, to fit a small machine; nothing else is scaled.
@@ -55,6 +56,7 @@ class Profile:
     """
 
     policy: str = "mini"
+    engine: Path | None = None
     shape: str | None = None
     layers: int | None = None
     tower_layers: int | None = None
@@ -112,11 +114,13 @@ def run(config: Profile) -> int:
 def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from engines.profile.conditions import Watch
     from engines.profile.measure import Schedule, measure
-    from leanvla.commands.profile_cells import make_bench
+    from leanvla.commands.profile_cells import make_bench, precision
     from leanvla.commands.profile_results import build_metrics, write_folder
     from leanvla.run_folder import open_run_folder
 
-    config = replace(config, dtype=config.dtype or "float32")
+    if config.engine is not None and config.dtype is not None:
+        raise UsageError("--engine has the precision that it was exported in: leave --dtype out")
+    config = replace(config, dtype=precision(config))
     schedule = Schedule(config.rounds, config.warmup, config.seed)
     bench = make_bench(config)
     folder = open_run_folder(config.out, config, resume=False, ignore=NOT_COMPARED)

@@ -57,6 +57,8 @@ def build_metrics(
 
 def subject(config: Profile) -> str:
     """What was measured, in words that hide no scaling."""
+    if config.engine is not None:
+        return f"engine {config.engine}"
     if not config.shape:
         return f"policy {config.policy}"
     from policy.openvla.shapes import shape

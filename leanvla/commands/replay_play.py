@@ -12,6 +12,7 @@ from leanvla.commands.replay import NOBODY
 from policy.replay.match import Fit, fit, parse_view
 from policy.replay.run import Pace, observe, replay
 from policy.replay.trace import Trace
+from policy.replay.types import ReplayError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,7 @@ def play(config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Actor]])
         if log is not None:
             log.add(moment)
     played.seconds = time.perf_counter() - began
+    _check_answers(played)
     if log is not None:
         log.close()
     return played
@@ -146,6 +148,14 @@ def _take(played: Played, moment: Moment) -> None:
     if moment.look is not None:
         played.view_tokens = tokens // max(1, len(moment.look.images))
         played.stills.offer(query, moment.look)
+
+
+def _check_answers(played: Played) -> None:
+    """A replay in which nobody was asked is none."""
+    if not played.traces or played.traces[0].answers:
+        return
+    why = next(iter(played.episode.losses.notes), "it holds no look")
+    raise ReplayError(f"{played.episode.info.name}: the policy could not be asked once: {why}")
 
 
 def _rerun_log(config: Replay, played: Played) -> Any:

@@ -135,7 +135,8 @@ def _again(config: Replay, played: Played, number: int) -> dict[str, Any] | None
     if not parity.decisions:
         return None
     cell = played.cells[number]
-    same = (facts.get("policy"), facts.get("method"), facts.get("keep"), facts.get("redaction"))
+    same = (facts.get("policy"), facts.get("redaction")) == (config.policy, "none")
+    same &= parity.own == parity.decisions
     fields = {} if cell.method == DENSE else parse_options(config.option)
     untouched = config.instruction is None and not config.view
     untouched &= facts.get("options", "{}") == json.dumps(fields, sort_keys=True)
@@ -144,7 +145,7 @@ def _again(config: Replay, played: Played, number: int) -> dict[str, Any] | None
         "identical": min(parity.same_actions, parity.same_kept),
         "same_actions": parity.same_actions,
         "same_kept": parity.same_kept,
-        "same_cell": untouched and same == (config.policy, cell.method, cell.keep, "none"),
+        "same_cell": untouched and same,
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import numpy as np
 
+from policy.contract_check import check
 from policy.replay.commands import CommandReader
 from policy.replay.layout import LAYOUT_RECORD, RESULT_RECORD, Layout, layout_of
 from policy.replay.messages import NS, STRING, decode, header_ns, read_decision
@@ -90,7 +91,8 @@ def open_bag(
     recording = find_recording(path, found)
     messages = recording.messages(Losses(), records, recover=recover)
     catalog = _read_catalog(messages)
-    layout = layout_of(contract) if contract else _embedded_layout(path, records)
+    layout = _layout(path, records, contract)
+    contract = layout.contract
     _check_topics(path, layout, catalog)
     decided = layout.decision_topic in catalog.topics and not every_look
     words = instruction or catalog.instruction
@@ -124,17 +126,25 @@ def _read_catalog(messages: Iterator[RawMessage]) -> _Catalog:
     return _Catalog(counts, words, begin, end)
 
 
-def _embedded_layout(path: Path, records: Records) -> Layout:
+def _layout(path: Path, records: Records, contract: Contract | None) -> Layout:
+    """What is said on the command line goes before what the recording says of itself."""
     record = records.found.get(LAYOUT_RECORD)
-    if record is None:
+    try:
+        own = None if record is None else msgspec.json.decode(record.get("json", ""), type=Layout)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        if contract is None:
+            raise ReplayError(f"{path}: its layout record cannot be read: {error}") from None
+        own = None
+    if contract is not None:
+        return msgspec.structs.replace(layout_of(contract), facts={} if own is None else own.facts)
+    if own is None:
         raise ReplayError(
             f"{path}: does not say which topic is what: give the robot's contract with "
             "`--contract FILE.yaml`"
         )
-    try:
-        return msgspec.json.decode(record.get("json", ""), type=Layout)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise ReplayError(f"{path}: its layout record cannot be read: {error}") from None
+    if own.contract is not None:
+        check(own.contract)
+    return own
 
 
 def _check_topics(path: Path, layout: Layout, catalog: _Catalog) -> None:

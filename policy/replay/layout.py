@@ -38,6 +38,7 @@ class Layout(Struct, frozen=True, kw_only=True):
         cameras, state, skew_ms, allow_unstamped: as in `policy.contract.Contract`.
         action_names, rotation, gripper, rate_hz: what the recorded rows mean.
         facts: who recorded what: policy, method, keep, seed, ...
+        contract: the robot's own words, where a robot was recorded.
     """
 
     cameras: tuple[Camera, ...]
@@ -52,6 +53,7 @@ class Layout(Struct, frozen=True, kw_only=True):
     action_topic: str = ACTION_TOPIC
     decision_topic: str = DECISION_TOPIC
     facts: dict[str, Fact] = {}
+    contract: Contract | None = None
     schema: str = SCHEMA
 
     @property
@@ -78,6 +80,7 @@ def layout_of(contract: Contract) -> Layout:
         rotation=action.rotation,
         gripper=action.gripper,
         rate_hz=action.rate_hz,
+        contract=contract,
     )
 
 

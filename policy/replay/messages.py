@@ -60,7 +60,8 @@ def definition(kind: str) -> tuple[str, str]:
     return store.generate_msgdef(kind, ros_version=2)[0], store.hash_rihs01(kind)
 
 
-def _header(stamp_ns: int, frame_id: str) -> Any:
+def header_of(stamp_ns: int, frame_id: str) -> Any:
+    """A header with this stamp."""
     types = typestore().types
     stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // NS, nanosec=stamp_ns % NS)
     return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
@@ -70,15 +71,20 @@ def image_message(
     image: UInt8[np.ndarray, "h w 3"], stamp_ns: int, frame_id: str = ""
 ) -> memoryview:
     """An RGB picture as `sensor_msgs/Image`."""
-    height, width = image.shape[:2]
+    return raw_image_message(image, header_of(stamp_ns, frame_id), "rgb8")
+
+
+def raw_image_message(pixels: UInt8[np.ndarray, "h w c"], header: Any, encoding: str) -> memoryview:
+    """Pixels of any byte encoding as `sensor_msgs/Image`, without padding."""
+    height, width, channels = pixels.shape
     message = typestore().types[Image](
-        header=_header(stamp_ns, frame_id),
+        header=header,
         height=height,
         width=width,
-        encoding="rgb8",
+        encoding=encoding,
         is_bigendian=0,
-        step=width * 3,
-        data=np.ascontiguousarray(image).reshape(-1),
+        step=width * channels,
+        data=np.ascontiguousarray(pixels).reshape(-1),
     )
     return encode(message, Image)
 
@@ -86,7 +92,7 @@ def image_message(
 def state_message(names: Sequence[str], values: Float[np.ndarray, " s"], stamp_ns: int) -> bytes:
     """Named values as `sensor_msgs/JointState`; float32 survives in its float64 exactly."""
     message = typestore().types[JointState](
-        header=_header(stamp_ns, ""),
+        header=header_of(stamp_ns, ""),
         name=list(names),
         position=np.asarray(values, np.float64),
         velocity=np.zeros(0),
@@ -114,7 +120,7 @@ def rows_message(
             )
         )
     message = types[TRAJECTORY](
-        header=_header(stamp_ns, ""), joint_names=list(names), points=points
+        header=header_of(stamp_ns, ""), joint_names=list(names), points=points
     )
     return bytes(encode(message, TRAJECTORY))
 

@@ -101,7 +101,7 @@ class Recorder:
         open_bag: Callable[[Path, Layout], BagWriter] = BagWriter,
     ) -> None:
         self.folder, self.layout = folder, layout
-        self._redaction: Redaction = redaction
+        self.redaction: Redaction = redaction
         self._bag = open_bag(folder, layout)
         self._queue: deque[_Item] = deque()
         self._limit, self._waiting_bytes, self._dropped = queue_bytes, 0, 0
@@ -127,7 +127,7 @@ class Recorder:
     def image(self, view: str, image: UInt8[np.ndarray, "h w 3"], stamp_ns: int) -> bool:
         """One picture of a view."""
         topic = next(camera.topic for camera in self.layout.cameras if camera.view == view)
-        redaction = self._redaction
+        redaction = self.redaction
         if redaction == "drop":
             return True
         return self.put(

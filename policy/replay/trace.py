@@ -27,15 +27,21 @@ class Answer(NamedTuple):
 
 @dataclass
 class Parity:
-    """How many recorded decisions were repeated bit for bit."""
+    """How many recorded decisions were repeated bit for bit.
+
+    Attributes:
+        own: decisions that this very cell had made.
+    """
 
     decisions: int = 0
+    own: int = 0
     same_actions: int = 0
     same_kept: int = 0
 
-    def add(self, decision: Decision, chunk: ActionChunk) -> None:
-        """Compare one answer with the recorded one."""
+    def add(self, decision: Decision, chunk: ActionChunk, cell: str) -> None:
+        """Compare one answer of `cell` with the recorded one."""
         self.decisions += 1
+        self.own += decision.cell == cell
         self.same_actions += _equal(decision.chunk, chunk.actions)
         recorded = [np.asarray(kept, np.int64) for kept in decision.kept]
         same = len(recorded) == len(chunk.kept)
@@ -78,7 +84,7 @@ class Trace:
         self.answers.append(Answer(moment.row, moment.number, chunk, inference.timing))
         self.digest.add(chunk)
         if moment.step.decision is not None:
-            self.parity.add(moment.step.decision, chunk)
+            self.parity.add(moment.step.decision, chunk, self.name)
 
     def executed(self, rows: int, execute: int) -> Float32[np.ndarray, "rows dof"]:
         """What would have been executed, row by row; NaN where nobody was asked in time.

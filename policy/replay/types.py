@@ -44,6 +44,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         number: counts the recording's decisions.
         after: number of the decision whose memory was handed in; None when nothing was remembered.
             Usually the one before; an answer that came too late leaves no memory behind.
+        cell: who answered, as replays name cells: `dense`, `vla_pruner @ 0.25`.
         actions: the whole chunk, float32 `[horizon, dof]`.
         kept: per view, the visual tokens that reached the last layer.
         images, states: stamps in nanoseconds of the messages that were looked at, in the layout's
@@ -55,6 +56,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     after: int | None
     instruction: str
+    cell: str = ""
     actions: list[list[float]]
     kept: list[list[int]]
     query_ms: float = 0.0

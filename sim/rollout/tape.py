@@ -71,7 +71,7 @@ class EpisodeTape:
 
     def add(self, step: int, seen: Observation, turn: Turn) -> None:
         """One query at control step `step`, and what followed."""
-        chunk, timing = turn.chunk, turn.timings[0]
+        job, chunk, timing = self._job, turn.chunk, turn.timings[0]
         recorder = self._recorder or self._open(seen)
         now = self._stamp(step)
         self._look(recorder, seen, now)
@@ -83,6 +83,7 @@ class EpisodeTape:
             number=self._decisions,
             after=self._decisions - 1 if self._decisions else None,
             instruction=seen.instruction,
+            cell=str(job.cell),
             actions=chunk.actions.tolist(),
             kept=[kept.tolist() for kept in chunk.kept],
             query_ms=timing.query_ms,

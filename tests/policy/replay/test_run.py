@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import Reader
 
 from policy.contract import Image, JointState
-from policy.replay.live import DecisionLog
-from policy.replay.messages import decode
+from policy.replay.live import SessionTape
+from policy.replay.messages import decode, encode
 from policy.replay.open import Options, open_episode
-from policy.replay.recorder import Recorder
+from policy.replay.redact import redact
 from policy.replay.run import Actor, Pace, replay
 from policy.replay.trace import Trace
 from policy.robot.session import Now, Session
@@ -82,26 +83,31 @@ def test_a_look_that_nobody_may_act_on_is_counted_and_skipped():
 class Live:
     """A session on messages of a real bag's kind, recorded as a node records them."""
 
-    def __init__(self, folder, policy):
+    def __init__(self, folder, policy, redaction="none"):
         self.contract, self.policy = makers.contract(), policy
         spec = policy.action_spec
         self.session = Session(self.contract, policy.observation_spec, spec, policy.execute)
         self.session.instruct(makers.WORDS, Now(0.5, 0.5))
-        from policy.replay.layout import layout_of
-
-        self.recorder = Recorder(folder, layout_of(self.contract))
-        self.recorder.instruction(makers.WORDS, 500_000_000)
-        self.log, self.answered = DecisionLog(), []
+        self.tape = SessionTape(
+            folder,
+            self.contract,
+            lambda message: encode(message, message.__msgtype__),
+            facts={"policy": "made"},
+            redaction=redaction,
+        )
+        self.tape.instruction(makers.WORDS, 500_000_000)
+        self.answered = []
 
     def moment(self, i, *, late=False, between=None):
         _, messages = makers.sent(i)
         for topic, kind, data, log_ns in messages:
-            self.recorder.put(topic, kind, log_ns, lambda data=data: data, len(data))
+            message = decode(data, kind)
+            assert self.tape.message(topic, kind, message, log_ns)
             now = Now(log_ns * 1e-9, log_ns * 1e-9)
             if kind == Image:
-                self.session.image(topic[1:], decode(data, kind), now)
+                self.session.image(topic[1:], message, now)
             elif kind == JointState:
-                self.session.state(topic, decode(data, kind), now)
+                self.session.state(topic, message, now)
         now = Now(messages[-1][3] * 1e-9 + 0.001, messages[-1][3] * 1e-9 + 0.001)
         question = self.session.ask(now)
         if question is not None:
@@ -113,8 +119,8 @@ class Live:
         observation = self.session.look(question)
         state = self.policy.initial_state() if question.memory is None else question.memory
         inference = self.policy.infer(observation, state)
-        decision = self.log.decision(question, observation, inference)
-        self.recorder.decision(decision, round(now.ros_s * 1e9) + 1)
+        stamp = round(now.ros_s * 1e9) + 1
+        assert self.tape.answered(question, observation, inference, "made @ 5", stamp)
         self.answered.append(inference.chunk)
         if between:
             between()
@@ -134,12 +140,15 @@ def test_a_live_session_replays_to_the_very_same_decisions(tmp_path):
             late=i == 4,
             between=(lambda: live.session.new_epoch("test")) if i == 9 else None,
         )
-    assert live.recorder.close().state == "closed"
+    assert live.tape.close().state == "closed"
     assert len(live.answered) >= 7
-    found = open_episode(tmp_path / "bag", 0, Options(contract=makers.contract()))
-    (trace,), _ = walk(found, [Actor("again", makers.MemoryPolicy(5))])
+    found = open_episode(tmp_path / "bag")  # it holds the contract
+    (trace,), _ = walk(found, [Actor("made @ 5", makers.MemoryPolicy(5))])
     assert not found.losses.any
-    assert trace.parity.decisions == len(live.answered)
+    rows = np.concatenate([step.rows for step in found.steps()])
+    np.testing.assert_allclose(rows[-5:], makers.actions(16)[-5:], rtol=1e-6)
+    assert found.info.facts == {"policy": "made", "redaction": "none"}
+    assert trace.parity.decisions == trace.parity.own == len(live.answered)
     assert trace.parity.same_actions == trace.parity.same_kept == len(live.answered)
     begun = [(step.decision.number, step.decision.after) for step in found.steps()]
     assert sum(after is None for _, after in begun) >= 2  # at first, and after the new epoch
@@ -152,7 +161,7 @@ def test_parity_sees_a_single_bit(tmp_path):
     live = Live(tmp_path / "bag", makers.MemoryPolicy(5))
     for i in range(3):
         live.moment(i)
-    live.recorder.close()
+    live.tape.close()
 
     class Rounded(makers.MemoryPolicy):
         def infer(self, observation, state):
@@ -166,6 +175,25 @@ def test_parity_sees_a_single_bit(tmp_path):
     (trace,), _ = walk(found, [Actor("again", Rounded(5))])
     assert trace.parity.decisions > 0
     assert trace.parity.same_actions == 0
+
+
+@pytest.mark.parametrize(("redaction", "pictures"), [("mosaic", 3), ("drop", 0)])
+def test_a_redacted_session_keeps_decisions_and_no_pictures(tmp_path, redaction, pictures):
+    live = Live(tmp_path / "bag", makers.MemoryPolicy(5), redaction)
+    for i in range(3):
+        live.moment(i)
+    assert live.tape.health().state == "recording"
+    assert live.tape.close({"outcome": "stopped"}).dropped == 0
+    with Reader(tmp_path / "bag") as reader:
+        counts = {c.topic: c.msgcount for c in reader.connections}
+        shown = [(c, data) for c, _, data in reader.messages() if c.topic == "/front"]
+    assert counts["/leanvla/decision"] == len(live.answered) > 0
+    assert len(shown) == pictures
+    for i, (connection, data) in enumerate(shown):
+        drawn = decode(data, connection.msgtype)
+        seen = makers.looks(3)[i].images[0]
+        assert (drawn.width, drawn.height, drawn.encoding) == (32, 32, "rgb8")
+        np.testing.assert_array_equal(drawn.data.reshape(seen.shape), redact(seen, "mosaic"))
 
 
 def test_mini_repeats_itself_dense_and_pruned():

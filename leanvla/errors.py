@@ -33,8 +33,6 @@ _EXTRA_OF_MODULE = {
     "mcap": "replay",
     "pyarrow": "replay",
     "rosbags": "replay",
-    "onnx": "export",
-    "onnxscript": "export",
     "tensorrt_rtx_bindings": "trt-rtx",
 }
 

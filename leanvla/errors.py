@@ -29,6 +29,11 @@ _EXTRA_OF_MODULE = {
     "trimesh": "sim",
     "fast_simplification": "sim",
     "rerun": "viz",
+    "h5py": "replay",
+    "mcap": "replay",
+    "pyarrow": "replay",
+    "rosbags": "replay",
+    "tensorrt_rtx_bindings": "trt-rtx",
 }
 
 

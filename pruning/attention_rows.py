@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Rows = slice | Int64[Tensor, " r"]
 
-THINNED = ("prefill", "text")
-"""Row kinds that a row stride samples; single rows and action rows are always read in full."""
+THINNED = ("prefill",)
+"""Row kinds that a row stride samples: the many. Last, text and action rows are read in full."""
 
 CACHE_LOGITS = 1 << 17
 """fp32 logits that stay in a CPU core's second-level cache, 512 KiB."""
@@ -50,7 +50,7 @@ def attention_rows(
         scale: factor of the logits; `dh ** -0.5` by default.
         causal: rows see keys up to their own position only.
         key_mask: False at padding keys, which no row sees; a wanted row must see some key.
-        row_stride: sample every so many rows of `prefill` and `text`; 1 is the exact mean.
+        row_stride: sample every so many rows of `prefill`; 1 is the exact mean.
         row_weights: makes the mean of a kind a weighted one, e.g. 0 for rows that are padding.
 
     Raises:
@@ -88,7 +88,7 @@ def _positions(q: Tensor, k: Tensor) -> Int64[Tensor, " s"]:
 
 def _bias(
     positions: Int64[Tensor, " r"] | None, k: Tensor, key_mask: Bool[Tensor, "b t"] | None
-) -> Float[Tensor, "#b 1 1 #r t"] | None:
+) -> Float[Tensor, "#b 1 #r t"] | None:
     """Minus infinity where a row must not look, else 0; None when every row sees every key."""
     import torch
 
@@ -102,33 +102,38 @@ def _bias(
     if hidden is None:
         return None
     zero = torch.zeros((), device=k.device)
-    return zero.masked_fill(hidden, float("-inf"))[:, None, None]
+    return zero.masked_fill(hidden, float("-inf")).unsqueeze(1)
 
 
 def _sum_at_once(
     q: Float[Tensor, "b h r dh"],
     k: Float[Tensor, "b h_kv t dh"],
     scale: float,
-    bias: Float[Tensor, "#b 1 1 #r t"] | None,
+    bias: Float[Tensor, "#b 1 #r t"] | None,
 ) -> Float[Tensor, "b t"]:
-    return _probabilities(q, k, scale, bias).sum((1, 2, 3))
+    return _probabilities(q, k, scale, bias).sum((1, 2))
 
 
 def _weighted_sum(
     q: Float[Tensor, "b h r dh"],
     k: Float[Tensor, "b h_kv t dh"],
     scale: float,
-    bias: Float[Tensor, "#b 1 1 #r t"] | None,
+    bias: Float[Tensor, "#b 1 #r t"] | None,
     weights: Float[Tensor, " r"],
 ) -> Float[Tensor, "b t"]:
-    return (weights @ _probabilities(q, k, scale, bias)).sum((1, 2))
+    return (weights @ _probabilities(q, k, scale, bias)).sum(1)
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, scale: float, bias: Tensor | None
-) -> Float[Tensor, "b h_kv g r t"]:
-    queries = (q.float() * scale).unflatten(1, (k.shape[1], -1))
-    logits = queries @ k.float().mT.unsqueeze(2)
+    q: Float[Tensor, "b h r dh"],
+    k: Float[Tensor, "b h_kv t dh"],
+    scale: float,
+    bias: Float[Tensor, "#b 1 #r t"] | None,
+) -> Float[Tensor, "b h r t"]:
+    (b, h, r, dh), t = q.shape, k.shape[2]
+    # Query heads that share a key head lie one after another: one product serves them all.
+    queries = (q.float() * scale).reshape(b, k.shape[1], h // k.shape[1] * r, dh)
+    logits = (queries @ k.float().mT).view(b, h, r, t)
     if bias is not None:
         logits += bias
     return logits.softmax(-1)
@@ -138,7 +143,7 @@ def _sum_by_head(
     q: Float[Tensor, "b h r dh"],
     k: Float[Tensor, "b h_kv t dh"],
     scale: float,
-    bias: Float[Tensor, "#b 1 1 #r t"] | None,
+    bias: Float[Tensor, "#b 1 #r t"] | None,
 ) -> Float[Tensor, "b t"]:
     """On a CPU one head at a time keeps large logits in the core's cache; the product scales."""
     import torch
@@ -147,7 +152,7 @@ def _sum_by_head(
     hidden, beta = (q.new_zeros(1, dtype=torch.float32), 0) if bias is None else (bias, 1)
     sums = []
     for batch, heads in enumerate(q.float()):
-        seen = hidden if bias is None else hidden[batch % len(hidden), 0, 0]
+        seen = hidden if bias is None else hidden[batch % len(hidden), 0]
         keys = k[batch].float().mT
         total: Any = 0.0  # a tensor from the first head on
         for head, rows in enumerate(heads):

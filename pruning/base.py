@@ -6,8 +6,8 @@ does the rest; `select` chooses freely. It sees a `PruneContext`, never a model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pruning.topk import top_k
 from pruning.types import Budget, BudgetError, PruneContext, Selection
@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from pruning.history import HistoryRule
 
 ROW_KINDS = frozenset({"last", "prefill", "text", "action"})
-NEEDS = ROW_KINDS | {"features", "history"}
+"""Attention of the last full layer, averaged over rows of a kind."""
+
+LAYER_NEEDS = ROW_KINDS | {"text_rows", "text_mass", "heads", "transition"}
+"""What there is only after a decoder layer has run."""
+
+ATTENTION = ROW_KINDS | {"text_next", "text_qk", "tower_attention"}
+"""Needs that are met in `PruneContext.attention`; all others are fields of the context."""
+
+NEEDS = (
+    LAYER_NEEDS
+    | ATTENTION
+    | {"features", "history", "text_features", "text_hidden", "hidden", "tower_features"}
+    | {"tower_keys", "pixels", "project", "output"}
+)
 
 
 class MethodError(ValueError):
@@ -45,18 +58,27 @@ def default_cut(num_layers: int, causal: bool) -> int:
     return min(cut, num_layers - 1)
 
 
+class Stage(NamedTuple):
+    """One of a method's cuts: full layers before it, and the budget that lives behind it."""
+
+    cut: int
+    keep: Budget
+
+
 @dataclass(frozen=True)
 class Method:
     """Base of all pruning methods.
 
     Attributes:
         keep: tokens of each view that live: a ratio in (0, 1] or a count; 1.0 is the dense model.
-        cut: full decoder layers before pruned ones; None for the released rule (`default_cut`).
+        cut: full decoder layers before pruned ones; none for the method's own rule.
 
     A subclass says what it is in class attributes: its `name` and `paper`; what it `needs` of a
-    context (row kinds, `features`, `history`); whether its selection is `exportable` (static
-    shapes, no host synchronisation, no drawing); `profiles`, sets of fields for `make_method`; and
-    `row_stride`, a field where prompt rows are averaged and may be sampled.
+    context (`NEEDS`); whether its selection is `exportable` (static shapes, no host
+    synchronisation, no drawing); whether it is `adaptive` (keeps a rung of the ladder that is its
+    own choice, at most `keep`) and `before_decoder` (its cut is 0 unless told otherwise); what its
+    choice `cost`s for `n` tokens of width `d`; `profiles`, sets of fields for `make_method`;
+    and `row_stride`, a field where prompt rows are averaged and may be sampled.
 
     Raises:
         BudgetError: at construction, for a `keep` that no view can give.
@@ -65,7 +87,10 @@ class Method:
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
     exportable: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
+    before_decoder: ClassVar[bool] = False
     profiles: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
     row_stride = 1  # unannotated: becomes a field only in methods that average rows
@@ -103,12 +128,31 @@ class Method:
         Raises:
             MethodError: when no layer would run pruned, or none runs before attention is read.
         """
-        cut = default_cut(num_layers, causal) if self.cut is None else self.cut
+        cut = self.cut
+        if cut is None:
+            cut = 0 if self.before_decoder else default_cut(num_layers, causal)
         if not cut < num_layers:
             raise MethodError(f"cut is {cut} of {num_layers} layers: none is left to run pruned")
-        if cut == 0 and self.needs & ROW_KINDS:
+        if cut == 0 and self.stage_needs(0) & LAYER_NEEDS:
             raise MethodError(f"{self.name} reads attention, so cut must be at least 1")
         return cut
+
+    def at_cut(self, cut: int) -> Method:
+        """This method with the cut that a checkpoint asks for, unless it has one of its own."""
+        own = self.cut is not None or self.before_decoder
+        return self if own else replace(self, cut=cut)
+
+    def stages(self, num_layers: int, causal: bool) -> tuple[Stage, ...]:
+        """Every cut with its budget, in order of depth; most methods have one.
+
+        Raises:
+            MethodError: as `full_layers`.
+        """
+        return (Stage(self.full_layers(num_layers, causal), self.budget),)
+
+    def stage_needs(self, stage: int) -> frozenset[str]:
+        """What this stage reads; all of `needs` unless a method says otherwise."""
+        return self.needs
 
     def score(self, ctx: PruneContext) -> Float[Tensor, "g n"]:
         """How much each token is worth; the largest `ctx.keep` of every group live."""

@@ -7,14 +7,17 @@ numpy arrays: the same inputs give bit-identical forecasts, with or without torc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Float32, Int
+    from torch import Tensor
 
 Hold = Literal["zero", "decay"]
 
@@ -89,12 +92,14 @@ class PrunerState:
         queries: queries since the last reset.
         key: what the entries belong to; None before the first query.
         stamp_s: time of the last query, seconds; None before the first.
+        memory: what the method's last selection remembered, and what its runtime keeps for it.
     """
 
     entries: tuple[Float32[np.ndarray, "views n"], ...] = ()
     queries: int = 0
     key: HistoryKey | None = None
     stamp_s: float | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def fresh() -> PrunerState:
@@ -122,7 +127,7 @@ def continue_or_reset(
     key = HistoryKey(*key)
     same, last_s = state.key == key, state.stamp_s
     if same and last_s is not None and 0.0 <= stamp_s - last_s <= max_gap_s:
-        return PrunerState(state.entries, state.queries, key, stamp_s)
+        return PrunerState(state.entries, state.queries, key, stamp_s, state.memory)
     return PrunerState(key=key, stamp_s=stamp_s)
 
 
@@ -173,11 +178,10 @@ def push(
         entry = np.float32(gamma) * state.entries[0]
     else:
         entry = np.zeros((values.shape[0], n), np.float32)
-    for row, index, value in zip(entry, kept, values, strict=True):
-        row[index] = value
+    entry[np.arange(len(kept))[:, None], kept] = values
     entry.flags.writeable = False
     entries = (entry, *state.entries)[:window]
-    return PrunerState(entries, state.queries + 1, state.key, state.stamp_s)
+    return PrunerState(entries, state.queries + 1, state.key, state.stamp_s, state.memory)
 
 
 def _checked(

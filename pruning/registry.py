@@ -14,12 +14,34 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from pruning.base import NEEDS, Method, MethodError
+from pruning.methods.adp import ADP
+from pruning.methods.cdpruner import CDPruner
+from pruning.methods.dart import DART
 from pruning.methods.dense import Dense
+from pruning.methods.divprune import DivPrune
 from pruning.methods.fastv import FastV
+from pruning.methods.lightvla import LightVLA
+from pruning.methods.mmtok import MMTok
+from pruning.methods.oracle import Oracle
+from pruning.methods.pact import PACT
 from pruning.methods.prefill_mean import PrefillMean
+from pruning.methods.prumerge import PruMerge
 from pruning.methods.random import Random
+from pruning.methods.sparsevlm import SparseVLM
+from pruning.methods.todre import ToDRE
+from pruning.methods.tokenselect import TokenSelect
+from pruning.methods.transprune import TransPrune
 from pruning.methods.uniform import Uniform
+from pruning.methods.visionzip import VisionZip
+from pruning.methods.vla_cache import VLACache
 from pruning.methods.vla_pruner import VLAPruner
+from pruning.methods.zoo_prune import ZOOPrune
+from pruning.wrappers.base import Wrapper
+from pruning.wrappers.ladder import Ladder
+from pruning.wrappers.quota import Quota
+from pruning.wrappers.reuse import Reuse
+from pruning.wrappers.schedule import Schedule
+from pruning.wrappers.smooth import Smooth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +57,16 @@ _KINDS: dict[type, tuple[type, str]] = {
 }
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Dense, Random, Uniform, FastV, PrefillMean, VLAPruner)
+    method.name: method
+    for method in (
+        Dense, Random, Uniform, FastV, PrefillMean, SparseVLM, DART, TokenSelect, TransPrune, PACT,
+        VLACache, DivPrune, CDPruner, MMTok, ToDRE, ADP, LightVLA, VisionZip, PruMerge, ZOOPrune,
+        Oracle, VLAPruner,
+    )
+}  # fmt: skip
+
+WRAPPERS: dict[str, type[Wrapper]] = {
+    wrapper.name: wrapper for wrapper in (Quota, Schedule, Smooth, Reuse, Ladder)
 }
 
 
@@ -45,17 +76,30 @@ def make_method(name: str, /, *, compat: str | None = None, **fields: Any) -> Me
     Args:
         name: built-in name, or the name of an entry point. Options may follow after colons, so that
             one word names a variant: `vla_pruner:release`, `vla_pruner:hold=zero:window=1`.
+            Wrappers stand before it with a plus each, outermost first: `quota:power=1+divprune`.
+            Several numbers are joined by dashes: `schedule:cuts=2-6-15:keeps=0.5-0.3-0.2+fastv`.
         compat: one of the method's profiles, e.g. `release`; `fields` override it.
         **fields: the method's fields, which options override, all but `keep`, which is given once
-            (and may be left out for `dense` alone).
+            (and may be left out for `dense` alone). Those of a wrapper are options only.
 
     Raises:
         MethodError: for an unknown name, profile or field (lists valid ones and the nearest), for a
             value of a wrong type, or for two values of `keep`.
         BudgetError: for an impossible `keep`.
     """
-    name, *options = name.split(":")
+    outer, plus, inside = name.partition("+")
+    if plus:
+        inner = make_method(inside, compat=compat, **fields)
+        return _build(outer, None, {"keep": inner.keep, "inner": inner})
+    return _build(name, compat, fields)
+
+
+def _build(spec: str, compat: str | None, fields: dict[str, Any]) -> Method:
+    """One method or wrapper from its name with options."""
+    name, *options = spec.split(":")
     kind = find_method(name)
+    if "inner" in fields and not issubclass(kind, Wrapper):
+        raise MethodError(f"{name} wraps no other method: choose from {', '.join(WRAPPERS)}")
     known = {field.name: field.default for field in dataclass_fields(kind)}
     for option in options:
         key, given, text = option.partition("=")
@@ -78,15 +122,16 @@ def make_method(name: str, /, *, compat: str | None = None, **fields: Any) -> Me
 
 
 def find_method(name: str) -> type[Method]:
-    """The class of a method.
+    """The class of a method or wrapper.
 
     Raises:
         MethodError: for an unknown name, or when a package's entry point is not a valid method.
     """
-    if name in METHODS:
-        return METHODS[name]
+    own = METHODS | WRAPPERS
+    if name in own:
+        return own[name]
     plugins = _plugins()
-    _require(name, METHODS.keys() | plugins.keys(), "pruning method")
+    _require(name, own.keys() | plugins.keys(), "pruning method")
     return _load(plugins[name])
 
 
@@ -97,7 +142,8 @@ def all_methods() -> dict[str, type[Method]]:
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in METHODS}
+    own = METHODS.keys() | WRAPPERS.keys()
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in own}
 
 
 def _load(point: EntryPoint) -> type[Method]:
@@ -117,6 +163,10 @@ def _value(key: str, text: str, default: object) -> object:
     """An option's text as the type of the field's default; a number where there is none."""
     if isinstance(default, str):
         return text
+    if isinstance(default, tuple):
+        return tuple(
+            _value(key, number, None if key == "cuts" else 0.0) for number in text.split("-")
+        )
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"

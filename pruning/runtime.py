@@ -9,11 +9,12 @@ The pruner itself carries no memory between queries; its counters only prove tha
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pruning.base import Method, MethodError, everything, keeps_all
+from pruning.base import ROW_KINDS, Method, MethodError, everything, keeps_all
 from pruning.history import (
     HistoryError,
     HistoryKey,
@@ -23,9 +24,12 @@ from pruning.history import (
     forecast,
     push,
 )
+from pruning.ladder import rungs
 from pruning.topk import host_array, on_host
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Float32, Int
     from torch import Tensor
 
@@ -52,6 +56,7 @@ class Pruner:
     Attributes:
         method: what chooses.
         cut: full decoder layers; the selection is gathered before layer `cut`.
+        stages: every cut with its budget; the first one is at `cut`.
         action_layer: layer whose action rows `finish` takes; None when nothing is remembered.
         rows: row kinds whose attention at layer `cut - 1` the context must carry.
         row_stride: rows between two that are averaged; see `attention_rows`.
@@ -66,8 +71,9 @@ class Pruner:
         self, method: Method, num_layers: int, causal: bool, max_gap_s: float = 5.0
     ) -> None:
         self.method = method
-        self.cut = method.full_layers(num_layers, causal)
-        self.rows = method.needs - {"features", "history"}
+        self.stages = method.stages(num_layers, causal)
+        self.cut = self.stages[0].cut
+        self.rows = method.needs & ROW_KINDS
         if causal and "action" in self.rows:
             raise MethodError(
                 f"{method.name} reads action rows at the cut, an autoregressive decoder has none "
@@ -103,10 +109,10 @@ class Pruner:
             MethodError: when the method broke its promise: sorted, unique, in range, exact count.
         """
         self.calls += 1
-        if keeps_all(ctx):
+        if keeps_all(ctx) and not ctx.stage:
             return everything(ctx)
         selection = self.method.select(ctx)
-        _check(self.method.name, selection, ctx)
+        _check(self.method, selection, ctx)
         return selection
 
     def finish(
@@ -114,6 +120,7 @@ class Pruner:
         state: PrunerState,
         action_attention: Float[np.ndarray, "views k"] | Tensor | None,
         kept: Int[np.ndarray, "views k"] | Tensor | None,
+        memory: Mapping[str, Tensor] | None = None,
     ) -> PrunerState:
         """End a query: remember where its action rows looked.
 
@@ -121,29 +128,42 @@ class Pruner:
             state: what `begin` gave.
             action_attention: mean probability over heads and action rows, for the tokens that
                 `action_layer` saw; unused when the method remembers nothing.
-            kept: indices of these tokens.
+            kept: indices of these tokens. Where views kept different numbers, both are flat, and
+                indices run over the views laid end to end.
+            memory: what the selection remembered; None to keep the last one's.
 
         Raises:
             HistoryError: when a method with memory gets none, or the arrays do not match.
         """
         rule = self.method.history
+        if memory is not None:
+            state = replace(state, memory=memory)
         if rule is None or not self.method.prunes:
-            return PrunerState((), state.queries + 1, state.key, state.stamp_s)
+            return PrunerState((), state.queries + 1, state.key, state.stamp_s, state.memory)
         if state.key is None or action_attention is None or kept is None:
             raise HistoryError(
                 f"{self.method.name} remembers action attention: pass the state of begin(), the "
                 f"attention of layer {self.action_layer} and its tokens"
             )
-        return push(
+        attention, index = _to_numpy(action_attention), _to_numpy(kept)
+        views, tokens = len(state.key.views), state.key.tokens
+        flat = index.ndim == 1
+        if flat:  # one long view, for as long as it takes to write the entry
+            state = replace(state, entries=tuple(entry.reshape(1, -1) for entry in state.entries))
+            attention, index, tokens = attention[None], index[None], views * tokens
+        state = push(
             state,
-            _to_numpy(action_attention),
-            _to_numpy(kept),
-            state.key.tokens,
+            attention,
+            index,
+            tokens,
             rule.hold,
             window=rule.window,
             gamma=rule.gamma,
             normalise=rule.normalise,
         )
+        if not flat:
+            return state
+        return replace(state, entries=tuple(entry.reshape(views, -1) for entry in state.entries))
 
     def prove_active(self) -> None:
         """Refuse a result in which a method that prunes never chose anything.
@@ -171,12 +191,16 @@ class Pruner:
         return rule.layer
 
 
-def _check(name: str, selection: Selection, ctx: PruneContext) -> None:
-    kept, n = selection.kept, ctx.features.shape[1]
-    want = (ctx.features.shape[0], ctx.keep)
-    if tuple(kept.shape) != want:
+def _check(method: Method, selection: Selection, ctx: PruneContext) -> None:
+    kept, name = selection.kept, method.name
+    groups, n = ctx.features.shape[0] // selection.views, ctx.features.shape[1] * selection.views
+    want = (groups, ctx.keep * selection.views)
+    own_count = method.adaptive and (
+        kept.shape[1] in (0, *rungs(n, want[1])) or (selection.reuse and kept.shape[1] > want[1])
+    )
+    if tuple(kept.shape) != want and not (own_count and kept.shape[0] == groups):
         raise MethodError(f"{name} gave indices {tuple(kept.shape)}, the budget is {want}")
-    if not on_host(kept):
+    if not on_host(kept) or not kept.numel():
         return
     index = kept.numpy()
     first, last = index[:, 0].tolist(), index[:, -1].tolist()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int64
+    import numpy as np
+    from jaxtyping import Bool, Float, Float32, Int64
     from torch import Tensor
 
 
@@ -30,29 +30,46 @@ def host_array(tensor: Tensor) -> np.ndarray:
 
 
 def top_k(scores: Float[Tensor, "g n"], k: int) -> Int64[Tensor, "g k"]:
-    """Indices of the `k` largest scores of every group, in ascending order of index.
+    """Indices of the `k` largest scores of every group, in ascending order; see `top_mask`.
+
+    Raises:
+        ScoreError: as `top_mask`.
+    """
+    if not on_host(scores):
+        return _ranked(scores, k).sort(dim=-1).values
+    return top_mask(scores, k).nonzero()[:, 1].view(-1, k)
+
+
+def top_mask(scores: Float[Tensor, "g n"], k: int) -> Bool[Tensor, "g n"]:
+    """True at the `k` largest scores of every group.
 
     Scores are compared in fp32 and equal ones go to the lowest index, so a set never depends on
-    which kernel sorted it. On the CPU this runs in numpy, three times faster than torch's stable
-    sort at 2 x 144. An accelerator is never waited for: there a NaN ranks above every number.
+    which kernel sorted it. An accelerator is never waited for: there a NaN ranks above every
+    number.
 
     Raises:
         ScoreError: on a NaN (CPU only), or when `scores` is not `[g, n]` with `n >= k >= 1`.
     """
-    import torch
+    if on_host(scores) and scores.ndim == 2 and 1 <= k <= scores.shape[1]:
+        values = scores.float()
+        _refuse_nan(values)
+        mask = values >= values.topk(k, dim=-1).values[:, -1:]
+        if mask.sum(-1).tolist() == [k] * len(mask):  # no tie at the border: nothing to sort
+            return mask
+    return membership(_ranked(scores, k), scores.shape[-1])
 
+
+def _ranked(scores: Tensor, k: int) -> Int64[Tensor, "g k"]:
     if scores.ndim != 2 or not 1 <= k <= scores.shape[1]:
         raise ScoreError(f"scores {tuple(scores.shape)} cannot give {k} of each row: pass [g, n]")
-    if not on_host(scores):
-        ranked = torch.sort(scores.float(), dim=-1, descending=True, stable=True).indices
-        return ranked[:, :k].sort(dim=-1).values
-    values = host_array(scores)
-    if np.isnan(values.sum()) and np.isnan(values).any():  # one pass where none is
-        group, token = np.argwhere(np.isnan(values))[0].tolist()
+    return scores.float().sort(dim=-1, descending=True, stable=True).indices[:, :k]
+
+
+def _refuse_nan(values: Float32[Tensor, "g n"]) -> None:
+    if not isnan(values.sum().item()):  # one pass where there is none; opposite infinities, too
+        return
+    for group, token in values.isnan().nonzero()[:1].tolist():
         raise ScoreError(f"score of token {token} in group {group} is NaN: the model overflowed")
-    order = np.argsort(-values, axis=-1, kind="stable")[:, :k]
-    order.sort(axis=-1)
-    return torch.from_numpy(order)
 
 
 def membership(indices: Int64[Tensor, "g k"], n: int) -> Bool[Tensor, "g n"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanvla.errors import CHECK_FAILED, EnvironmentFault, UsageError
+from leanvla.report.training import write_demos_report
 from leanvla.run_folder import open_run_folder, write_json
 from sim.demos import EVAL_SEED_LIMIT, TRAIN_SEED_BASE, collect
 from sim.render import check_gl
@@ -19,7 +20,7 @@ from sim.suites import SUITES, unknown_suite
 if TYPE_CHECKING:
     from sim.demos import Collection
 
-SCHEMA = 1
+SCHEMA = "leanvla.demos/1"
 _LEAST_SUCCESS = 0.95
 
 
@@ -68,6 +69,7 @@ def run(config: Demos) -> int:
     rate = total.kept / config.episodes
     metrics = {"schema": SCHEMA, **asdict(total), "expert_success_rate": rate}
     write_json(out / "metrics.json", metrics)
+    write_demos_report(out, config.suite, metrics)
     print(json.dumps(metrics, indent=2))
     return 0 if rate >= _LEAST_SUCCESS else CHECK_FAILED
 

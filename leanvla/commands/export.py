@@ -48,7 +48,7 @@ def run(config: Export) -> int:
         UsageError: for numbers that make no sense.
         EngineError: for a method that cannot become a graph, or a folder of something else.
     """
-    from leanvla.commands.rollout_plan import ratio, split_list
+    from leanvla.commands.arguments import parse_ratio, split_list
     from policy.openvla.engine.export import export_policy
     from policy.registry import resolve_policy
 
@@ -58,7 +58,7 @@ def run(config: Export) -> int:
         checkpoint := resolve_policy(config.policy),
         config.out,
         methods=split_list(config.method, "--method"),
-        keeps=[ratio(text) for text in split_list(config.keep, "--keep")],
+        keeps=[parse_ratio(text) for text in split_list(config.keep, "--keep")],
         precision=config.precision,
         prompt_tokens=config.prompt_tokens,
         opset=config.opset,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from policy.openvla.contract import Contract
     from policy.types import Inference, Observation
 
-SCHEMA = 1
+SCHEMA = "leanvla.infer/1"
 
 
 @dataclass(frozen=True)

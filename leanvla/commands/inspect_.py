@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from policy.openvla.config import OpenVLAConfig
 
-SCHEMA = 1
+SCHEMA = "leanvla.inspect/1"
 RATIOS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from leanvla.errors import INTERRUPTED
 from sim.rollout.types import RolloutError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sim.rollout.worker import WorkerSpec
 
 # How a run is carried out or shown; may differ when it is resumed.
-NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json")
+NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Rollout:
         keep: keep ratios in (0, 1], separated by commas.
         episodes: episodes per cell.
         seed: first seed; a seed is a scene and its task. Seeds below 100,000 are held out.
-        workers: episode workers; about one per core.
+        workers: episode workers; 0 means one per core.
         out: folder of the results.
         resume: go on in `out`; finished episodes are kept.
         execute: control steps executed of each chunk; the policy's own choice when left out.
@@ -52,6 +53,9 @@ class Rollout:
         sim_timeout: seconds without an answer after which a simulator is ended.
         video: episodes to record as MP4.
         rerun: write the recorded episodes to this `.rrd` file, too.
+        record: folder that takes one MCAP bag per episode, for `leanvla replay`; every control step
+            is rendered then.
+        redact: what is done to recorded pictures: `none`, `mosaic`, or `drop`.
         json: print `metrics.json` instead of the table.
     """
 
@@ -74,6 +78,8 @@ class Rollout:
     sim_timeout: float = 60.0
     video: int = 2
     rerun: Path | None = None
+    record: Path | None = None
+    redact: Literal["none", "mosaic", "drop"] = "none"
     json: bool = False
 
 
@@ -112,7 +118,7 @@ def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) ->
         _roll(config, plan, spec, store, results)
     except KeyboardInterrupt:
         kept = kept.format(len(store), plan.episodes)
-        results.write(notice=f"Interrupted: these are {kept}.")
+        results.write(notice=f"Interrupted: these are {kept}; go on with --resume.")
         _say(f"interrupted: {kept} kept in {config.out}, go on with --resume")
         return INTERRUPTED
     except RolloutError:
@@ -130,7 +136,7 @@ def _roll(
     from sim.rollout.runner import run_grid
 
     progress = LiveProgress(plan, list(store))
-    with Pool(spec, config.workers, progress.beat) as pool:
+    with Pool(spec, config.workers or os.cpu_count() or 1, progress.beat) as pool:
         with progress:
             run_grid(plan, pool, store, progress.episode)
         results.film(pool)

@@ -30,10 +30,12 @@ class Results:
         self._videos: list[Picture] = []
 
     def on_disk(self) -> bool:
-        """Whether an earlier run wrote everything that is asked for now."""
+        """Whether an earlier run came to its end and wrote everything that is asked for now."""
         out, rerun = self._config.out, self._config.rerun
         wanted = [out / "metrics.json", out / "report.html", *([rerun] if rerun else [])]
-        return all(path.is_file() for path in wanted)
+        if not all(path.is_file() for path in wanted):
+            return False
+        return not json.loads(wanted[0].read_text(encoding="utf-8")).get("notice")
 
     def film(self, pool: Pool) -> None:
         """Run a few episodes once more with the camera on, and write them.
@@ -71,12 +73,12 @@ class Results:
         """Write `metrics.json` and `report.html`.
 
         Args:
-            notice: why the run is not whole; a whole run's pruners must have run.
+            notice: why the run is not whole, in both files; a whole run's pruners must have run.
 
         Raises:
             IdlePrunerError: when a pruner never ran; nothing is written then.
         """
-        metrics = self._metrics()
+        metrics = self._metrics(notice)
         if not notice:
             check_pruners_ran(metrics)
         folder = self._config.out
@@ -107,9 +109,10 @@ class Results:
         unjudged = any(run["success_rate"] is None for run in metrics["runs"])
         return CHECK_FAILED if unjudged else 0
 
-    def _metrics(self) -> dict[str, Any]:
-        config = self._config
-        return summarise(self._plan, self._store, suite=config.suite, policy=config.policy)
+    def _metrics(self, notice: str = "") -> dict[str, Any]:
+        suite, policy = self._config.suite, self._config.policy
+        metrics = summarise(self._plan, self._store, suite=suite, policy=policy)
+        return {"schema": metrics["schema"], "notice": notice or None, "runs": metrics["runs"]}
 
     def _check_repeats(self, films: list[Recording]) -> None:
         for film in films:

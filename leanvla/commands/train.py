@@ -7,9 +7,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from leanvla.errors import UsageError
+from leanvla.report.training import write_training_report
 from leanvla.run_folder import open_run_folder, write_json
 from sim.suites import SUITES, unknown_suite
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from policy.training.recipe import Recipe
     from sim.demos import Episode
 
-SCHEMA = 1
+SCHEMA = "leanvla.train/1"
 CORRECTION_SEEDS = 3_000_000
 """Corrections use seeds from here on, apart from demonstrations and from held-out evaluation."""
 
@@ -29,8 +30,11 @@ CORRECTION_SEEDS = 3_000_000
 class Train:
     """Train a small policy and write it as a checkpoint folder, `OUT/policy`.
 
+    Beside it stand `metrics.json`, `report.html` with the losses, and the log of every stage.
+
     Attributes:
-        recipe: `mini` decodes chunks of eight actions in parallel, `mini-ar` token by token.
+        recipe: `mini` decodes chunks of eight actions in parallel; `mini-ar` decodes token by token
+            and goes on from a trained `mini` (`--init mini`).
         suite: where corrections are driven; also names the statistics in the checkpoint.
         demos: folder of demonstrations (`leanvla demos`).
         out: folder for weights, log and policy.
@@ -39,7 +43,8 @@ class Train:
         corrections: episodes per round.
         effort: share of the recipe's samples; 0.001 tries the whole chain in minutes.
         workers: processes; 0 means one per core.
-        init: weights to start from, e.g. `raw.safetensors` of another run.
+        init: weights to start from: a packaged policy, a checkpoint folder, or `raw.safetensors` of
+            another run.
         compile: fuse the network with torch.compile; needs a C++ compiler on a CPU.
         device: `cpu` or `cuda`.
         seed: of initial weights and sampling.
@@ -53,7 +58,7 @@ class Train:
     corrections: int = 300
     effort: float = 1.0
     workers: int = 0
-    init: Path | None = None
+    init: str | None = None
     compile: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
     seed: int = 0
@@ -65,7 +70,7 @@ def run(config: Train) -> int:
     Raises:
         UsageError: on values that ask for something impossible, before anything is read.
     """
-    _check(config)
+    init = _check(config)
     from policy.training.mini import CORRECTED, RECIPES
     from sim.training_data import load_episodes
 
@@ -73,13 +78,13 @@ def run(config: Train) -> int:
     demonstrations = load_episodes([config.demos])
     out = open_run_folder(config.out, config, resume=False)
     learner = Learner(config, demonstrations, out)
-    learner.learn(RECIPES[config.recipe], demonstrations, config.init)
+    learner.learn(RECIPES[config.recipe], demonstrations, init)
     episodes, rounds = list(demonstrations), []
     for number in range(config.rounds):
         folder = out / f"corrections-{number}"
         rounds.append(learner.correct(folder, number))
         episodes += load_episodes([folder])
-        learner.learn(CORRECTED, episodes, out / "raw.safetensors")
+        learner.learn(CORRECTED[config.recipe], episodes, out / "raw.safetensors")
     metrics = {
         "schema": SCHEMA,
         "recipe": config.recipe,
@@ -88,18 +93,34 @@ def run(config: Train) -> int:
         "corrections": rounds,
     }
     write_json(out / "metrics.json", metrics)
+    write_training_report(out, metrics, _log(out / "log.jsonl"))
     print(json.dumps(metrics, indent=2))
     return 0
 
 
-def _check(config: Train) -> None:
+def _log(path: Path) -> list[dict[str, Any]]:
+    """Rows of the training log; a run too short for one has none."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _check(config: Train) -> Path | None:
+    """Refuse what is impossible; returns where the first weights are."""
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
     for name, least in (("rounds", 0), ("corrections", 1), ("workers", 0)):
         if getattr(config, name) < least:
             raise UsageError(f"--{name} is {getattr(config, name)}: give {least} or more")
-    if config.init is not None and not config.init.is_file():
-        raise UsageError(f"--init {config.init}: no such file")
+    if config.init is None:
+        if config.recipe == "mini-ar":
+            raise UsageError("mini-ar goes on from a trained mini: give --init mini, or your own")
+        return None
+    if Path(config.init).is_file():
+        return Path(config.init)
+    from policy.registry import resolve_policy
+
+    return resolve_policy(config.init)
 
 
 class Learner:

@@ -74,7 +74,7 @@ def _observations(config: Verify, engine: Engine) -> list[Observation]:
 
     if config.suite is None:
         return generated(load_config(engine.folder / "policy"), config.observations)
-    from leanvla.commands.replay import record_episode
+    from leanvla.commands.recorded_episode import record_episode
 
     return record_episode(config.suite, engine, config.seed, config.observations)
 

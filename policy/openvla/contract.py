@@ -11,6 +11,8 @@ from policy.types import ActionChunk, ActionSpec, ObservationError, ObservationS
 from pruning.history import HistoryKey, PrunerState, fresh
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from jaxtyping import Float32, Int64
 
@@ -86,9 +88,9 @@ class Contract:
         self,
         tokens: Int64[np.ndarray, " a"] | None,
         values: Float32[np.ndarray, "chunk dof"] | None,
-        kept: Int64[np.ndarray, "v k"],
+        kept: Iterable[Int64[np.ndarray, " k"]],
     ) -> ActionChunk:
-        """Action tokens, or values, in units."""
+        """Action tokens, or values, in units; `kept` has a row per view."""
         shape = (self.config.chunk, self.config.dof)
         if values is None and tokens is not None:
             tokens = tokens.reshape(shape)

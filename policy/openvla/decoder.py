@@ -31,7 +31,7 @@ class Rope(NamedTuple):
 
     def at(self, index: Int64[Tensor, " k"]) -> Rope:
         """The phases of some of the positions."""
-        return Rope(self.cos[index], self.sin[index])
+        return Rope(self.cos.index_select(0, index), self.sin.index_select(0, index))
 
 
 class KeyValue(NamedTuple):
@@ -91,6 +91,14 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
 
+    def heads_of(
+        self, x: Float[Tensor, "b s d"]
+    ) -> tuple[Float[Tensor, "b h s e"], Float[Tensor, "b kv s e"]]:
+        """Queries and keys before rotary phases."""
+        b, s, _ = x.shape
+        q = self.q_proj(x).view(b, s, self.heads, -1).transpose(1, 2)
+        return q, self.k_proj(x).view(b, s, self.kv_heads, -1).transpose(1, 2)
+
     def forward(
         self,
         x: Float[Tensor, "b s d"],
@@ -102,8 +110,8 @@ class SelfAttention(nn.Module):
     ) -> LayerOutput:
         """Attend over `past` and the new tokens; the cache handed back holds both."""
         b, s, _ = x.shape
-        q = rotate(self.q_proj(x).view(b, s, self.heads, -1).transpose(1, 2), rope)
-        k = rotate(self.k_proj(x).view(b, s, self.kv_heads, -1).transpose(1, 2), rope)
+        q, k = self.heads_of(x)
+        q, k = rotate(q, rope), rotate(k, rope)
         v = self.v_proj(x).view(b, s, self.kv_heads, -1).transpose(1, 2)
         if past is not None:
             k, v = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
@@ -143,16 +151,21 @@ class DecoderLayer(nn.Module):
         causal: bool,
         past: KeyValue | None = None,
         mask: Float[Tensor, "#b 1 #q t"] | None = None,
+        trace: list[tuple[Tensor, Tensor]] | None = None,
     ) -> LayerOutput:
         """Run the layer; queries and keys come back for side computations.
 
-        A `mask` is added to the attention logits, in place of `causal`.
+        A `mask` is added to the attention logits, in place of `causal`. A `trace` gets input and
+        output of both modules, after their norm and before the residual.
         """
-        attention = self.self_attn(
-            self.input_layernorm(x), rope, causal=causal, past=past, mask=mask
-        )
+        normed = self.input_layernorm(x)
+        attention = self.self_attn(normed, rope, causal=causal, past=past, mask=mask)
         x = x + attention.x
-        return attention._replace(x=x + self.mlp(self.post_attention_layernorm(x)))
+        wide = self.post_attention_layernorm(x)
+        change = self.mlp(wide)
+        if trace is not None:
+            trace += [(normed, attention.x), (wide, change)]
+        return attention._replace(x=x + change)
 
 
 class LlamaModel(nn.Module):

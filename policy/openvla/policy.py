@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,8 +62,8 @@ class OpenVLAPolicy(Contract):
         super().__init__(config, tokenizer, unnorm_key)
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        if method.cut is None and config.cut_layer is not None:
-            method = replace(method, cut=config.cut_layer)
+        if config.cut_layer is not None:
+            method = method.at_cut(config.cut_layer)
         self.pruner = Pruner(method, config.text.num_hidden_layers, model.causal)
         self.runtime = Runtime(model, self.pruner)
 
@@ -109,10 +108,12 @@ class OpenVLAPolicy(Contract):
             query_ms=clock.total_ms,
             phase_ms=clock.phase_ms,
             visual_tokens=len(self.config.views) * self.config.tokens_per_view,
-            kept_tokens=answer.kept.numel(),
+            kept_tokens=sum(len(kept) for kept in answer.kept),
             dense_warmup=answer.dense_warmup,
             sequence_tokens=answer.sequence_tokens,
             kept_sequence_tokens=answer.kept_sequence_tokens,
+            spans=tuple(clock.spans),
+            layer_sequence_tokens=answer.layer_sequence_tokens,
         )
         return Inference(chunk, answer.state, timing)
 
@@ -133,5 +134,5 @@ class OpenVLAPolicy(Contract):
         return self.chunk(
             None if tokens is None else tokens.cpu().numpy(),
             None if values is None else values.float().cpu().numpy(),
-            answer.kept.cpu().numpy(),
+            tuple(view.cpu().numpy() for view in answer.kept),
         )

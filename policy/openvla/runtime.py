@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from policy.openvla.reuse import remembered as kv_before
+from policy.openvla.sight import Sight
 from policy.openvla.walk import Walk
-from pruning.types import PruneContext
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32, Int64
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from policy.openvla.model import OpenVLAModel
     from policy.openvla.stopwatch import Stopwatch
+    from policy.openvla.walk import Kept
     from pruning.history import HistoryKey, PrunerState
     from pruning.runtime import Begun, Pruner
 
@@ -48,15 +50,19 @@ class Query:
 
 
 class Answer(NamedTuple):
-    """What one query gives: action tokens or continuous values, survivors, the next state."""
+    """What one query gives: action tokens or continuous values, survivors, the next state.
+
+    Survivors are one tensor, or one per view where views kept different numbers.
+    """
 
     tokens: Int64[Tensor, " a"] | None
     values: Float[Tensor, "chunk dof"] | None
-    kept: Int64[Tensor, "v k"]
+    kept: Kept
     state: PrunerState
     dense_warmup: bool
     sequence_tokens: int
     kept_sequence_tokens: int
+    layer_sequence_tokens: float
 
 
 class Runtime:
@@ -72,24 +78,29 @@ class Runtime:
         """Run one query, marking phases on `clock`."""
         model, pruner = self.model, self.pruner
         begun = pruner.begin(state, query.key, query.stamp_s)
+        prunes = pruner.method.prunes and not begun.dense_warmup
         text = model.text(query.input_ids)
-        visual = model.see(query.pixels, text)
+        sight = Sight(model, query.pixels, text, pruner.method.needs if prunes else ())
         clock.mark("vision")
         remembers = pruner.action_layer is not None and pruner.method.prunes
+        traces = "transition" in sight.needs
         walk = Walk(
-            model, model.layout(query.input_ids), pruner.action_layer if remembers else None
+            model,
+            model.layout(query.input_ids),
+            pruner.action_layer if remembers else None,
+            pruner.cut - 1 if traces else None,
         )
-        walk.enter(model.sequence(visual, text, query.proprio))
+        walk.enter(model.sequence(sight.visual[None], text, query.proprio))
         walk.through(range(pruner.cut), probe=pruner.cut - 1)
         clock.mark("prefill_below")
-        if pruner.method.prunes and not begun.dense_warmup:
-            walk.keep_only(self._choose(walk, visual[0], begun, query.key.episode))
-            clock.mark("selection")
-        walk.through(range(pruner.cut, len(walk.layers)))
+        memory = self._prune(sight, walk, begun, query.key.episode, clock) if prunes else None
+        walk.through(range(walk.layers_done, len(walk.layers)))
         clock.mark("prefill_above")
         tokens, values = walk.decode(clock) if model.causal else walk.parallel(clock)
-        seen = walk.action_attention() if remembers else (None, None)
-        state = pruner.finish(begun.state, *seen)
+        if memory is not None:
+            memory |= walk.to_reuse()
+        attention, seen = walk.action_attention() if remembers else (None, None)
+        state = pruner.finish(begun.state, attention, seen, memory)
         clock.mark("selection")
         return Answer(
             tokens,
@@ -99,20 +110,40 @@ class Runtime:
             begun.dense_warmup,
             walk.layout.length,
             walk.layout.length - walk.gone,
+            walk.tokens_seen / len(walk.layers),
         )
 
-    def _choose(
-        self, walk: Walk, visual: Float[Tensor, "v n d"], begun: Begun, episode: int
-    ) -> Int64[Tensor, "v k"]:
-        """Ask the method which tokens of every view live."""
-        pruner = self.pruner
-        attention = walk.attention_at_cut(pruner.rows, pruner.row_stride) if pruner.rows else {}
-        forecast = begun.forecast
-        context = PruneContext(
-            features=visual.float(),
-            keep=pruner.method.budget.tokens(visual.shape[1]),
-            attention=attention,
-            history=None if forecast is None else torch.from_numpy(forecast).to(visual.device),
-            seed=begun.state.queries + EPISODE_SEED_STRIDE * episode,
-        )
-        return pruner.select(context).kept
+    def _prune(
+        self, sight: Sight, walk: Walk, begun: Begun, episode: int, clock: Stopwatch
+    ) -> dict[str, Tensor]:
+        """Let tokens leave at every cut; returns what the method wants to remember."""
+        pruner, memory = self.pruner, begun.state.memory
+        tokens = walk.layout.tokens
+        remembered: dict[str, Tensor] = {}
+        for number, stage in enumerate(pruner.stages):
+            walk.through(range(walk.layers_done, stage.cut), probe=stage.cut - 1)
+            clock.mark("prefill_above" if number else "prefill_below")
+            if not walk.alive:
+                break
+            history = None
+            if begun.forecast is not None:
+                history = sight.living(walk, torch.from_numpy(begun.forecast))
+            context = sight.context(
+                walk,
+                stage.cut,
+                pruner.row_stride,
+                needs=pruner.method.stage_needs(number),
+                keep=min(stage.keep.tokens(tokens), walk.alive // walk.layout.views),
+                history=history,
+                seed=begun.state.queries + EPISODE_SEED_STRIDE * episode,
+                memory=memory if number == 0 else {},
+                stage=number,
+            )
+            selection = pruner.select(context)
+            remembered |= selection.memory
+            if selection.reuse:
+                walk.reuse_others(selection.kept, stage.cut, kv_before(memory))
+            else:
+                walk.keep_only(selection)
+            clock.mark("selection")
+        return remembered

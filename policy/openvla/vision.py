@@ -10,7 +10,7 @@ and the MLP of every block, `l` the mean embedding of the language tokens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig, TowerConfig
 
 NORM_EPS = 1e-6
+
+
+class TowerProbe(NamedTuple):
+    """Queries and keys of a tower's last block that runs, prefix tokens (class token first) too."""
+
+    q: Float[Tensor, "b h n e"]
+    k: Float[Tensor, "b h n e"]
+    prefix: int
+    class_token: bool
 
 
 class LayerScale(nn.Module):
@@ -48,10 +57,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Attend over all tokens of one view."""
+    def forward(
+        self, x: Float[Tensor, "b n d"], probe: list[Tensor] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Attend over all tokens of one view; a `probe` gets queries and keys."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if probe is not None:
+            probe += [q, k]
         return self.proj(attend(q, k, v).transpose(1, 2).reshape(b, n, d))
 
 
@@ -84,10 +97,13 @@ class Block(nn.Module):
         self.shift = nn.Linear(text_width, width) if tower.film else None
 
     def forward(
-        self, x: Float[Tensor, "b n d"], language: Float[Tensor, "b t"] | None
+        self,
+        x: Float[Tensor, "b n d"],
+        language: Float[Tensor, "b t"] | None,
+        probe: list[Tensor] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """Attention, modulation by language, MLP."""
-        x = x + self.ls1(self.attn(self.norm1(x)))
+        x = x + self.ls1(self.attn(self.norm1(x), probe))
         if self.scale is not None and self.shift is not None:
             x = x * (1 + self.scale(language)[:, None]) + self.shift(language)[:, None]
         return x + self.ls2(self.mlp(self.norm2(x)))
@@ -148,14 +164,20 @@ class Tower(nn.Module):
         self,
         pixels: Float[Tensor, "b 3 h w"],
         language: Float[Tensor, "b t"] | None = None,
+        probes: list[TowerProbe] | None = None,
     ) -> Float[Tensor, "b n d"]:
-        """Patch tokens after the second-to-last block."""
+        """Patch tokens after the second-to-last block, whose queries and keys `probes` gets."""
         x = self.patch_embed(pixels) + self.pos_embed
         prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if prefix:
             x = torch.cat([*(token.expand(len(x), -1, -1) for token in prefix), x], 1)
-        for block in self.blocks[:-1]:
-            x = block(x, language)
+        last = len(self.blocks) - 2
+        heard: list[Tensor] = []
+        for index, block in enumerate(self.blocks[:-1]):
+            x = block(x, language, heard if probes is not None and index == last else None)
+        if probes is not None:
+            q, k = heard
+            probes.append(TowerProbe(q, k, self.prefix, self.cls_token is not None))
         return x[:, self.prefix :]
 
 
@@ -172,10 +194,11 @@ class VisionBackbone(nn.Module):
         self,
         pixel_values: Float[Tensor, "b c h w"],
         language: Float[Tensor, "b t"] | None,
+        probes: list[TowerProbe] | None = None,
     ) -> Float[Tensor, "b v n d"]:
         """Tokens of every view; each view brings 3 channels per tower, views in order.
 
-        Views are encoded as one batch: same weights, one pass.
+        Views are encoded as one batch: same weights, one pass. `probes` gets one entry per tower.
         """
         per_view = 3 if self.fused_featurizer is None else 6
         b, channels, h, w = pixel_values.shape
@@ -183,9 +206,10 @@ class VisionBackbone(nn.Module):
         pixels = pixel_values.reshape(b * views, per_view, h, w)
         if language is not None:
             language = language.repeat_interleave(views, 0)
-        tokens = self.featurizer(pixels[:, :3], language)
+        tokens = self.featurizer(pixels[:, :3], language, probes)
         if self.fused_featurizer is not None:
-            tokens = torch.cat([tokens, self.fused_featurizer(pixels[:, 3:], language)], -1)
+            fused = self.fused_featurizer(pixels[:, 3:], language, probes)
+            tokens = torch.cat([tokens, fused], -1)
         return tokens.view(b, views, *tokens.shape[1:])
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from policy.openvla.decoder import KeyValue, rope_table
+from policy.openvla.reuse import Reused, mask_of
 from pruning.attention_rows import attention_rows
+from pruning.transition import transition_variation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from jaxtyping import Float, Int64
     from torch import Tensor
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from policy.openvla.model import OpenVLAModel
     from policy.openvla.sequence import Layout
     from policy.openvla.stopwatch import Stopwatch
+    from pruning.types import Selection
+
+    Kept = Int64[Tensor, "v k"] | tuple[Int64[Tensor, " k"], ...]
 
 Decoded = tuple["Tensor | None", "Tensor | None"]
 
@@ -41,18 +46,28 @@ class Walk:
         model: the network.
         layout: where things lie in the sequence.
         action_layer: layer whose action rows are remembered, None for none.
+        trace_from: first layer whose changes to every token are added up, None for none.
     """
 
-    def __init__(self, model: OpenVLAModel, layout: Layout, action_layer: int | None) -> None:
+    def __init__(
+        self,
+        model: OpenVLAModel,
+        layout: Layout,
+        action_layer: int | None,
+        trace_from: int | None = None,
+    ) -> None:
         self.model, self.layout = model, layout
         self.layers = model.language_model.model.layers
-        self.action_layer = action_layer
-        self.kept: Int64[Tensor, "v k"] | None = None
+        self.action_layer, self.trace_from = action_layer, trace_from
+        self.kept: Kept | None = None
+        self.alive = layout.visual
+        self.layers_done, self.tokens_seen = 0, 0
+        self.reused: Reused | None = None
+        self.transition: Float[Tensor, "1 s"] | None = None
+        self.at_cut: Probe | None = None
         self.caches: list[KeyValue] = []
         self._decoded: list[Float[Tensor, "1 h 1 d"]] = []
-        self._at_cut: Probe | None = None
-        self._at_action: Probe | None = None
-        self._kept_at_action: Int64[Tensor, "v k"] | None = None
+        self._at_action: tuple[Probe, Kept | None, int] | None = None
 
     def enter(self, x: Float[Tensor, "1 s d"]) -> None:
         """Start with the embedded sequence."""
@@ -61,67 +76,88 @@ class Walk:
 
     def through(self, layers: Iterable[int], probe: int | None = None) -> None:
         """Run some layers; remember queries and keys of layer `probe` and of the action layer."""
-        causal = self.model.causal
+        causal, reused = self.model.causal, self.reused
         for index in layers:
-            out = self.layers[index](self.x, self.rope, causal=causal)
-            self.x = out.x
-            if causal:
+            trace = self._trace(index)
+            past, mask = (None, None) if reused is None else (reused.past(index), reused.mask)
+            layer = self.layers[index]
+            out = layer(self.x, self.rope, causal=causal, past=past, mask=mask, trace=trace)
+            self.x, self.layers_done = out.x, index + 1
+            self.tokens_seen += out.x.shape[1]
+            for before, after in trace or ():
+                change = transition_variation(before, after)
+                self.transition = change if self.transition is None else self.transition + change
+            if causal or reused is not None:
                 self.caches.append(out.cache)
             if index == probe:
-                self._at_cut = Probe(out.q, out.cache.k)
+                self.at_cut = Probe(out.q, out.cache.k)
             if index == self.action_layer:
-                self._at_action = Probe(out.q, out.cache.k)
-                self._kept_at_action = self.kept
+                self._at_action = Probe(out.q, out.cache.k), self.kept, self.alive
 
-    def attention_at_cut(self, kinds: Iterable[str], stride: int) -> dict[str, Tensor]:
-        """Mean attention `[views, n]` that visual tokens get from rows of each kind.
-
-        `action` rows are the ones whose outputs are the actions: one before each placeholder. (The
-        released OFT code averages over the placeholders themselves, the same rows but one.)
-        """
-        layout, probe = self.layout, _probed(self._at_cut)
-        spans = {
-            "last": slice(layout.prompt_end - 1, layout.prompt_end),
-            "prefill": slice(0, layout.prompt_end),
-            "text": slice(layout.text_start, layout.prompt_end),
-            "action": layout.action_rows,
-        }
-        rows = attention_rows(
-            probe.q,
-            probe.k,
-            {kind: spans[kind] for kind in kinds},
-            slice(1, 1 + layout.visual),
-            causal=self.model.causal,
-            row_stride=stride,
-        )
-        return {kind: row.view(layout.views, layout.tokens) for kind, row in rows.items()}
-
-    def keep_only(self, kept: Int64[Tensor, "v k"]) -> None:
+    def keep_only(self, selection: Selection) -> None:
         """Let the other visual tokens leave; all tokens that are not visual stay."""
-        first, offset, rest = _frame(self.layout, self.x.device)
-        self.kept = kept
-        index = torch.cat([first, (kept + offset).view(-1), rest])
-        self.x = self.x.index_select(1, index)
+        index = self.index_of(selection.kept)
+        if selection.merge is None:
+            self.x = self.x.index_select(1, index)
+        else:
+            self.x = _merged(self.x, selection.merge, index, self.alive)
         self.rope = self.rope.at(index)
+        if self.transition is not None:
+            self.transition = self.transition.index_select(1, index)
+        self.kept, self.alive = self._original(selection.kept), selection.kept.numel()
+
+    def reuse_others(self, kept: Int64[Tensor, "v k"], cut: int, before: KeyValue | None) -> None:
+        """Compute only these visual tokens; the others attend as the query before left them.
+
+        Args:
+            kept: what is computed; everything where there is no query before.
+            cut: the layer about to run.
+            before: keys and values `[layers, kv, visual, d]` from `cut` on.
+        """
+        index = self.index_of(kept)
+        busy = index[1 : 1 + kept.numel()] - 1
+        idle = torch.ones(self.layout.visual, dtype=torch.bool, device=index.device)
+        resting = idle.index_fill(0, busy, False).nonzero()[:, 0]
+        masked = self.model.causal and resting.numel() > 0
+        mask = mask_of(index, resting + 1, self.x.dtype) if masked else None
+        self.reused = Reused(cut, resting, busy, before, mask)
+        self.x, self.rope = self.x.index_select(1, index), self.rope.at(index)
+        self.kept, self.alive = kept, kept.numel()
+
+    def to_reuse(self) -> dict[str, Tensor]:
+        """Keys and values for the next query, where a method reuses them."""
+        if self.reused is None:
+            return {}
+        return self.reused.memory(
+            self.caches[self.reused.cut - len(self.layers) :], self.layout.views
+        )
+
+    def index_of(self, kept: Int64[Tensor, "g k"]) -> Int64[Tensor, " s"]:
+        """Positions, in the sequence as it is now, of what stays when these visual tokens do."""
+        first, offset, rest = _frame(len(kept), self.alive, self.x.shape[1], self.x.device)
+        return torch.cat([first, (kept + offset).reshape(-1), rest])
 
     @property
     def gone(self) -> int:
         """Visual tokens that left."""
-        return 0 if self.kept is None else self.layout.visual - self.kept.numel()
+        return self.layout.visual - self.alive
 
-    def survivors(self) -> Int64[Tensor, "v k"]:
+    def moved(self, rows: slice) -> slice:
+        """Where rows behind the visual tokens are now."""
+        return slice(rows.start - self.gone, rows.stop - self.gone)
+
+    def survivors(self) -> Kept:
         """Indices of the visual tokens of every view that reached the last layer."""
         return self._all() if self.kept is None else self.kept
 
     def parallel(self, clock: Stopwatch) -> Decoded:
         """All actions from one forward: token ids `[chunk * dof]`, or values `[chunk, dof]`."""
-        model, rows = self.model, self._moved(self.layout.action_rows)
+        model, hidden = self.model, self.x[:, self.moved(self.layout.action_rows)]
         if model.action_head is not None:
-            hidden = model.language_model.model.norm(self.x[:, rows])
-            values = model.action_head(hidden)[0]
+            values = model.action_head(model.language_model.model.norm(hidden))[0]
             clock.mark("head")
             return None, values
-        tokens = model.language_model.logits(self.x[:, rows])[0].argmax(-1)
+        tokens = model.language_model.logits(hidden)[0].argmax(-1)
         clock.mark("head")
         return tokens, None
 
@@ -137,19 +173,59 @@ class Walk:
         clock.mark("decode")
         return torch.cat(tokens), None
 
-    def action_attention(self) -> tuple[Float[Tensor, "v k"], Int64[Tensor, "v k"]]:
-        """Mean attention of the action rows, and the tokens that their layer saw."""
-        probe, causal = _probed(self._at_action), self.model.causal
-        seen = self._all() if self._kept_at_action is None else self._kept_at_action
+    def answer_with(self, kept: Sequence[Int64[Tensor, " k"]], cut: int) -> Float[Tensor, "a o"]:
+        """What the action rows would say if these visual tokens lived from layer `cut` on.
+
+        Nothing of the walk changes: this is for asking what a token is worth.
+        """
+        offset = torch.arange(len(kept)) * self.layout.tokens
+        flat = torch.cat([row + start for row, start in zip(kept, offset, strict=True)])
+        index = self.index_of(flat[None].to(self.x.device))
+        x, rope = self.x.index_select(1, index), self.rope.at(index)
+        for layer in self.layers[cut:]:
+            x = layer(x, rope, causal=self.model.causal).x
+        gone = self.layout.visual - flat.numel()
+        rows = slice(self.layout.action_rows.start - gone, self.layout.action_rows.stop - gone)
+        model, hidden = self.model, x[:, rows]
+        if model.action_head is not None:
+            return model.action_head(model.language_model.model.norm(hidden))[0]
+        return model.language_model.logits(hidden)[0]
+
+    def action_attention(self) -> tuple[Tensor, Tensor]:
+        """Mean attention of the action rows, and the tokens that their layer saw.
+
+        Both `[views, k]`; flat, over the views laid end to end, where they kept different numbers.
+        """
+        if self._at_action is None:
+            raise RuntimeError("no action layer has run: run `through` over it")
+        probe, seen, alive = self._at_action
         q, k = probe.q, probe.k
-        if causal and self.action_layer is not None:
+        if self.model.causal and self.action_layer is not None:
             # The last prompt row and every decoded one: the last rows before the last key.
             q, k = torch.cat([q[:, :, -1:], *self._decoded], 2), self.caches[self.action_layer].k
         else:
-            q = q[:, :, self._moved_at_action(self.layout.action_rows)]
-        visual = slice(1, 1 + seen.numel())
-        mean = attention_rows(q, k, {"action": slice(None)}, visual, causal=causal)
+            rows, gone = self.layout.action_rows, self.layout.visual - alive
+            q = q[:, :, rows.start - gone : rows.stop - gone]
+        visual = slice(1, 1 + alive)
+        mean = attention_rows(q, k, {"action": slice(None)}, visual, causal=self.model.causal)
+        if seen is None:
+            seen = self._all()
+        if isinstance(seen, tuple):
+            starts = range(0, self.layout.visual, self.layout.tokens)
+            flat = torch.cat([row + start for row, start in zip(seen, starts, strict=True)])
+            return mean["action"][0], flat
         return mean["action"].view(seen.shape), seen
+
+    def _original(self, kept: Int64[Tensor, "g k"]) -> Kept:
+        """Kept indices in the numbering of the views, before anything left."""
+        views, tokens = self.layout.views, self.layout.tokens
+        if len(kept) == views:
+            return kept if self.kept is None else self.survivors().gather(1, kept)  # type: ignore[union-attr]
+        flat = kept[0]
+        return tuple(flat[flat // tokens == view] - view * tokens for view in range(views))
+
+    def _trace(self, index: int) -> list[tuple[Tensor, Tensor]] | None:
+        return [] if self.trace_from is not None and index >= self.trace_from else None
 
     def _next(self, token: Int64[Tensor, " 1"], position: Int64[Tensor, " 1"]) -> Tensor:
         language = self.model.language_model
@@ -166,24 +242,26 @@ class Walk:
         every = torch.arange(self.layout.tokens, device=self.x.device)
         return every.expand(self.layout.views, -1)
 
-    def _moved(self, rows: slice) -> slice:
-        return slice(rows.start - self.gone, rows.stop - self.gone)
 
-    def _moved_at_action(self, rows: slice) -> slice:
-        gone = 0 if self._kept_at_action is None else self.gone
-        return slice(rows.start - gone, rows.stop - gone)
-
-
-@lru_cache(maxsize=16)
-def _frame(layout: Layout, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices that no selection changes: BOS, where each view starts, and all after the views."""
+@lru_cache(maxsize=64)
+def _frame(
+    rows: int, alive: int, length: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices that no selection changes: BOS, where each row of views starts, what is behind."""
     with torch.inference_mode(False):
-        every = torch.arange(layout.length, device=device)
-        starts = every[1 : 1 + layout.visual : layout.tokens, None]
-        return every[:1], starts, every[1 + layout.visual :]
+        every = torch.arange(length, device=device)
+        starts = 1 + torch.arange(rows, device=device)[:, None] * (alive // rows)
+        return every[:1], starts, every[1 + alive :]
 
 
-def _probed(probe: Probe | None) -> Probe:
-    if probe is None:
-        raise RuntimeError("no queries and keys remembered: run `through` over the probed layer")
-    return probe
+def _merged(
+    x: Float[Tensor, "1 s d"],
+    merge: Float[Tensor, "g k n"],
+    index: Int64[Tensor, " s"],
+    alive: int,
+) -> Float[Tensor, "1 s d"]:
+    """The sequence with every kept visual token replaced by its mean."""
+    visual = x[0, 1 : 1 + alive].unflatten(0, (len(merge), -1))
+    mixed = (merge.to(x.dtype) @ visual).flatten(0, 1)
+    short = x.index_select(1, index)
+    return torch.cat([short[:, :1], mixed[None], short[:, 1 + len(mixed) :]], 1)

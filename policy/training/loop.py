@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 
 from policy.openvla.attention import plain_attention
+from policy.openvla.checkpoint import load_tensors
 from policy.training.data import Batch, Sampler
 from policy.training.objective import Losses, TrainingNet
 from policy.training.resize import resize_patches
@@ -49,7 +50,8 @@ class Job:
         out: folder for `weights.safetensors` (averaged), `raw.safetensors`, `log.jsonl`.
         workers: processes; 1 on a GPU.
         seed: of initial weights and sampling.
-        init: weights to start from instead of random ones, training heads included when present.
+        init: weights to start from instead of random ones: those of another training run (its
+            `raw.safetensors`), or a checkpoint folder, whose training heads begin anew.
         compile: fuse the network with torch.compile (needs a C++ compiler on a CPU).
         device: `cpu` or `cuda`.
     """
@@ -108,7 +110,7 @@ def _work(
             "gloo", init_method=meeting, rank=rank, world_size=job.workers
         )
     torch.manual_seed(job.seed)
-    carried = load_file(job.init) if job.init else None
+    carried = load_weights(job.init) if job.init else None
     for number, stage in enumerate(job.recipe.stages):
         trainer = Trainer(job, stage, carried)
         sampler = Sampler(
@@ -131,10 +133,9 @@ class Trainer:
         tower = replace(final, patch_size=stage.patch)
         coarse = replace(job.config, towers=(tower,))
         self.net = TrainingNet(coarse, final.grid, job.recipe.action_weights)
+        initialise(self.net)
         if carried is not None:
-            self.net.load_state_dict(_carry(carried, tower.patch_size, tower.grid))
-        else:
-            initialise(self.net)
+            take_weights(self.net, _carry(carried, tower.patch_size, tower.grid))
         self.net.to(job.device)
         self.average = [p.detach().clone() for p in self.net.parameters()]
         self.forward = torch.compile(self.net, dynamic=False) if job.compile else self.net
@@ -240,6 +241,33 @@ def initialise(net: TrainingNet) -> None:
             if isinstance(layer, torch.nn.Linear):
                 torch.nn.init.normal_(layer.weight, std=0.02)
                 torch.nn.init.zeros_(layer.bias)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Weights by their names in `TrainingNet`, of a training run's file or a checkpoint folder.
+
+    Raises:
+        CheckpointError: when the folder lacks a file, or one is damaged.
+    """
+    if path.is_dir():
+        return {"model." + name: value for name, value in load_tensors(path).items()}
+    return load_file(path)
+
+
+def take_weights(net: TrainingNet, weights: dict[str, Tensor]) -> None:
+    """Put weights in place; only training heads may be absent, and then keep what they have.
+
+    Raises:
+        ValueError: when the weights are those of another architecture.
+    """
+    own = net.state_dict()
+    odd = [name for name in weights if name not in own or own[name].shape != weights[name].shape]
+    odd += [name for name in own if name not in weights and name.startswith("model.")]
+    if odd:
+        raise ValueError(
+            f"--init does not fit the recipe's architecture: {odd[0]} and {len(odd) - 1} more"
+        )
+    net.load_state_dict(weights, strict=False)
 
 
 def make_optimizers(

@@ -32,6 +32,10 @@ POOLED = Stage(60_000, 32, patch=8, pool=2, learning_rate=1e-3)
 DRIVER = Stage(16_000, 32, patch=8, pool=1, learning_rate=8e-4)
 FULL = Stage(72_000, 32, patch=8, pool=1, learning_rate=8e-4, final=0.75)
 
+AR_POOLED = replace(POOLED, samples=32_000, learning_rate=8e-4)
+AR_DRIVER = replace(DRIVER, samples=24_000)
+AR_FULL = replace(FULL, samples=48_000)
+
 EXECUTE = 4
 """Of eight predicted actions four are executed: the whole chunk open loop succeeds far less."""
 
@@ -40,11 +44,17 @@ WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 1.0)
 
 RECIPES = {
     "mini": Recipe("mini", (COARSE, POOLED, DRIVER), action_weights=WEIGHTS),
-    "mini-ar": Recipe("mini-ar", (COARSE, POOLED, DRIVER), action_weights=WEIGHTS),
+    "mini-ar": Recipe("mini-ar", (AR_POOLED, AR_DRIVER), action_weights=WEIGHTS),
 }
-"""Until the policy can drive: most of the learning happens where it is cheap."""
+"""Until the policy can drive: most of the learning happens where it is cheap. `mini-ar` goes on
+from `mini`, whose shapes it shares to the last tensor: it learns to read from left to right."""
 
-CORRECTED = Recipe("corrected", (replace(POOLED, samples=40_000), FULL), action_weights=WEIGHTS)
+CORRECTED = {
+    "mini": Recipe("corrected", (replace(POOLED, samples=40_000), FULL), action_weights=WEIGHTS),
+    "mini-ar": Recipe(
+        "corrected", (replace(AR_POOLED, samples=16_000), AR_FULL), action_weights=WEIGHTS
+    ),
+}
 """What follows each round of corrections."""
 
 CORRECTION_WEIGHT = 3.0

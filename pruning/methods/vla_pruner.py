@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pruning.base import Method, MethodError, attention_of, everything, keeps_all
 from pruning.history import HistoryRule
 from pruning.maxmin import max_min
-from pruning.topk import membership, top_k
+from pruning.topk import top_mask
 from pruning.types import Selection
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CHOICES = {
     "warmup": ("semantic", "dense", "current"),
     "action_source": ("history", "current"),
 }
-PAPER = {"hold": "zero", "normalise": False, "warmup": "dense"}
+PAPER = {"hold": "zero", "normalise": False, "warmup": "dense", "row_stride": 1}
 RELEASE = {**PAPER, "semantic_rows": "last", "bf16": True}
 
 
@@ -54,7 +54,7 @@ class VLAPruner(Method):
             this query's own action rows (parallel decoding only).
         action_layer: layer whose action rows are remembered; none for 15 of 32, scaled.
         bf16: round forecast and distances to bfloat16, as the released code does; makes ties.
-        row_stride: average every so many semantic rows only; 1 is the exact mean.
+        row_stride: average every so many `prefill` rows only; 1 is the paper's exact mean.
     """
 
     name: ClassVar[str] = "vla_pruner"
@@ -78,7 +78,7 @@ class VLAPruner(Method):
     warmup: Literal["semantic", "dense", "current"] = "semantic"
     action_layer: int | None = None
     bf16: bool = False
-    row_stride: int = 1
+    row_stride: int = 2
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -121,12 +121,13 @@ class VLAPruner(Method):
             return everything(ctx)
         import torch
 
-        groups, n = ctx.features.shape[:2]
         ranked, guide = attention_of(ctx, self.semantic_rows), self._guide(ctx)
-        if guide is not None:  # both pools in one sort
-            ranked = torch.cat([ranked.float(), guide.float()])
-        pools = membership(top_k(ranked, ctx.keep), n)
-        semantic, action = pools[:groups], pools[groups:] if guide is not None else pools & False
+        if guide is None:
+            semantic = top_mask(ranked, ctx.keep)
+            action = torch.zeros_like(semantic)
+        else:  # both pools in one pass
+            both = torch.cat([ranked.float(), guide.float()])
+            semantic, action = top_mask(both, ctx.keep).chunk(2)
         kept = max_min(ctx.features, semantic | action, ctx.keep, self.bf16)
         return Selection(kept, (semantic + 2 * action).gather(1, kept))
 

@@ -10,6 +10,7 @@ import pytest
 from leanvla.report import markdown
 from leanvla.report.charts import Bar, Point, latency_bars, success_curves
 from leanvla.report.rollout import Picture, findings, write_report
+from leanvla.report.training import write_training_report
 from sim.statistics import paired_difference, wilson_interval
 from sim.video import captioned, compose, draw_kept, moments, write_mp4
 
@@ -257,3 +258,18 @@ def recording():
         kept = tuple(np.sort(rng.choice(144, 36, replace=False)) for _ in range(2)) if step else ()
         frames.append(Frame(step, (view, view), kept))
     return Recording(record, ("front", "wrist"), tuple(frames), 10.0, 144)
+
+
+def test_a_training_report_shows_every_stage_of_every_recipe(tmp_path):
+    def stage(number, of, samples):
+        row = {"stage": number, "stages": of, "of": 200, "samples_per_s": 50.0}
+        losses = {"action": 1 / samples, "grounding": 0.5, "position": 0.25}
+        return {**row, "samples": samples, **losses}
+
+    log = [stage(1, 2, 100), stage(1, 2, 200), stage(2, 2, 100), stage(1, 1, 100)]
+    rounds = [{"episodes": 30, "finished_before_take_over": 0.5}]
+    write_training_report(tmp_path, {"recipe": "mini", "corrections": rounds}, log)
+    text = (tmp_path / "report.html").read_text()
+    assert [text.count(f"<td>{cell}</td>") for cell in ("1 of 2", "2 of 2", "1 of 1")] == [1, 1, 1]
+    assert text.count("<polyline") == 9  # three losses of three stages
+    assert "50.0%" in text

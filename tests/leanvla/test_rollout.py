@@ -14,6 +14,7 @@ import pytest
 from leanvla.cli import main
 from leanvla.commands.rollout import Rollout
 from leanvla.commands.rollout_plan import check_machine, make_plan
+from leanvla.commands.rollout_results import Results
 from leanvla.errors import EnvironmentFault
 from sim.rollout.types import Cell
 
@@ -150,6 +151,26 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, stop):
     assert "Interrupted" not in (out / "report.html").read_text()
 
 
+def test_an_interrupt_while_filming_is_made_good_on_resume(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "film", stop)
+        assert rollout(tmp_path, "--video", "1") == 130
+    assert "Interrupted" in json.loads((tmp_path / "metrics.json").read_text())["notice"]
+    before = episodes(tmp_path)
+    assert rollout(tmp_path, "--video", "1", "--resume") == 0
+    assert episodes(tmp_path) == before
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == 1
+    assert json.loads((tmp_path / "metrics.json").read_text())["notice"] is None
+    assert "Interrupted" not in (tmp_path / "report.html").read_text()
+
+
+def test_no_workers_means_one_per_core(tmp_path):
+    assert rollout(tmp_path, "--workers", "0") == 0
+
+
 def test_lost_episodes_are_errors_in_the_table(tmp_path, capsys):
     faulty = ("--suite", "tests.sim.fakes:CrashingOnOne", "--policy", "tests.sim.fakes:FakePolicy")
     command = ["rollout", *faulty, "--out", str(tmp_path), "--episodes", "3", "--video", "0"]
@@ -195,7 +216,7 @@ def test_a_policy_that_raises_fails_with_one_line(tmp_path, capsys):
         (("--method", "vla_pruner:keep=0.5"), "give it once"),
         (("--method", "vla_pruner:hodl=zero"), "did you mean 'hold'"),
         (("--episodes", "0"), "--episodes is 0: give 1 or more"),
-        (("--workers", "0"), "--workers is 0"),
+        (("--workers", "-1"), "--workers is -1"),
         (("--execute", "0"), "--execute is 0"),
         (("--video", "-1"), "--video is -1"),
         (("--sim-timeout", "0"), "--sim-timeout is 0"),

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("recipe", ["mini", "mini-ar"])
-def test_the_whole_chain(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("recipe", "init"), [("mini", ()), ("mini-ar", ("--init", "mini"))])
+def test_the_whole_chain(
+    recipe: str, init: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     demos, out = tmp_path / "demos", tmp_path / "out"
     assert main(["demos", "--episodes", "2", "--workers", "1", "--out", str(demos)]) == 0
     capsys.readouterr()
-    verb = ["train", "--recipe", recipe, "--demos", str(demos), "--out", str(out)]
+    verb = ["train", "--recipe", recipe, "--demos", str(demos), "--out", str(out), *init]
     verb += ["--effort", "0.0005", "--corrections", "1", "--workers", "1", "--no-compile"]
     assert main(verb) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["demonstrations"] == 2
+    assert "solved 2 of 2 episodes" in (demos / "report.html").read_text()
+    assert "finished alone" in (out / "report.html").read_text()
     assert metrics["corrections"][0]["episodes"] == 1
     policy = load_policy(out / "policy", method="vla_pruner", keep=0.25)
     rng = np.random.default_rng(0)
@@ -53,7 +57,8 @@ def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture
         (("--rounds", "-1"), "--rounds is -1: give 0 or more"),
         (("--corrections", "0"), "--corrections is 0: give 1 or more"),
         (("--workers", "-1"), "--workers is -1"),
-        (("--init", "absent.safetensors"), "absent.safetensors: no such file"),
+        (("--init", "absent.safetensors"), "unknown policy 'absent.safetensors'"),
+        (("--recipe", "mini-ar"), "give --init mini"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_read(

@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from policy.openvla.actions import Normalizer, tokens_to_values
-from policy.openvla.config import OpenVLAConfig, TextConfig, TowerConfig
+from policy.openvla.config import OpenVLAConfig, TextConfig, TowerConfig, load_config
 from policy.openvla.runtime import Query, Runtime
 from policy.openvla.stopwatch import Stopwatch
+from policy.registry import ZOO
 from policy.training.data import Sampler, TrainingData
-from policy.training.loop import Job, fit
+from policy.training.loop import Job, fit, load_weights, take_weights
 from policy.training.objective import TrainingNet, pointing, pool_tokens, soft_bins
 from policy.training.recipe import Recipe, Stage
 from policy.training.resize import TOWER, resize_patches
@@ -192,3 +193,23 @@ def test_fitting_lowers_the_loss_and_carries_weights_between_stages(tmp_path: Pa
     net = TrainingNet(TINY, 4)
     net.load_state_dict(load_file(path))
     assert not (tmp_path / "weights.partial").exists()
+
+
+def test_training_goes_on_from_a_checkpoint_folder_with_new_heads() -> None:
+    folder = ZOO / "mini"
+    config, weights = load_config(folder), load_weights(folder)
+    net = TrainingNet(config, config.towers[0].grid)
+    head = net.pointer.weight.detach().clone()
+    take_weights(net, weights)
+    state = net.state_dict()
+    assert all(state[name].equal(value) for name, value in weights.items())
+    assert net.pointer.weight.equal(head)
+
+
+def test_weights_of_another_architecture_are_refused() -> None:
+    wider = replace(TINY, text=replace(TINY.text, intermediate_size=64))
+    with pytest.raises(ValueError, match="does not fit the recipe's architecture"):
+        take_weights(TrainingNet(TINY, 4), TrainingNet(wider, 4).state_dict())
+    partial = dict(list(TrainingNet(TINY, 4).state_dict().items())[1:])
+    with pytest.raises(ValueError, match="does not fit"):
+        take_weights(TrainingNet(TINY, 4), partial)

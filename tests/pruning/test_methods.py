@@ -1,4 +1,4 @@
-"""One matrix walks every registered method; then what each method alone promises."""
+"""What each of the older methods alone promises, and the cut."""
 
 from __future__ import annotations
 
@@ -12,157 +12,11 @@ from hypothesis import strategies as st
 
 from pruning.base import Method, MethodError, default_cut
 from pruning.methods.vla_pruner import VLAPruner
-from pruning.registry import METHODS, make_method
+from pruning.registry import make_method
 from pruning.runtime import Pruner
-from pruning.topk import ScoreError
-from pruning.types import Budget, BudgetError, PruneContext
+from pruning.types import PruneContext
 from tests.pruning import reference
-
-N, LAYERS = 30, 12
-KINDS = ("last", "prefill", "text", "action")
-VARIANTS = [
-    *((name, {}) for name in METHODS),
-    ("vla_pruner", {"compat": "paper"}),
-    ("vla_pruner", {"compat": "release"}),
-    ("vla_pruner", {"compat": "release_oft"}),
-    ("vla_pruner", {"semantic_rows": "text", "warmup": "current"}),
-    ("vla_pruner", {"action_source": "current"}),
-]
-BUDGETS = [1.0, 0.5, 0.25, 0.125, 0.0625, 1, 7, N - 1, N]
-MATRIX = [
-    (name, fields, keep)
-    for name, fields in VARIANTS
-    for keep in ([1.0] if name == "dense" else BUDGETS)
-]
-SCORERS = [name for name in METHODS if METHODS[name](keep=1.0).needs]
-
-
-def context(
-    keep: float | int, groups: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
-) -> PruneContext:
-    draw = torch.Generator().manual_seed(seed)
-    rows = {kind: torch.rand(groups, N, generator=draw).to(dtype) for kind in KINDS}
-    features = torch.randn(groups, N, 16, generator=draw).to(dtype)
-    history = torch.rand(groups, N, generator=draw)
-    return PruneContext(features, Budget(keep).tokens(N), rows, history, seed=seed)
-
-
-@pytest.mark.parametrize(("name", "fields", "keep"), MATRIX, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("groups", [1, 2, 6])
-def test_every_method_keeps_its_promise(
-    name: str, fields: dict, keep: float | int, dtype: torch.dtype, groups: int
-) -> None:
-    method = make_method(name, keep=keep, **fields)
-    ctx = context(keep, groups, dtype)
-    before = ctx.features.clone(), {k: v.clone() for k, v in ctx.attention.items()}
-    kept = method.select(ctx).kept
-    assert kept.shape == (groups, ctx.keep)
-    assert kept.dtype == torch.int64
-    assert (kept >= 0).all()
-    assert (kept < N).all()
-    assert (kept.diff(dim=1) > 0).all()  # sorted and unique
-    assert kept.equal(method.select(ctx).kept)
-    assert kept.equal(Pruner(method, LAYERS, causal=False).select(ctx).kept)
-    if ctx.keep == N:
-        assert kept.equal(torch.arange(N).expand(groups, N))
-    assert ctx.features.equal(before[0])
-    assert all(ctx.attention[k].equal(v) for k, v in before[1].items())
-
-
-@pytest.mark.parametrize(
-    ("name", "fields"), [v for v in VARIANTS if v[0] not in ("dense", "random")], ids=str
-)
-def test_groups_are_independent(name: str, fields: dict) -> None:
-    method, ctx = make_method(name, keep=0.25, **fields), context(0.25, 3)
-    whole = method.select(ctx).kept
-    for group in range(3):
-        one = slice(group, group + 1)
-        alone = replace(
-            ctx,
-            features=ctx.features[one],
-            attention={k: v[one] for k, v in ctx.attention.items()},
-            history=ctx.history[one],
-        )
-        assert method.select(alone).kept[0].equal(whole[group])
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_tokens_may_come_in_any_order(name: str) -> None:
-    method, ctx = make_method(name, keep=0.25), context(0.25, 1, seed=3)
-    shuffle = torch.randperm(N, generator=torch.Generator().manual_seed(1))
-    moved = replace(
-        ctx,
-        features=ctx.features[:, shuffle],
-        attention={k: v[:, shuffle] for k, v in ctx.attention.items()},
-        history=ctx.history[:, shuffle],
-    )
-    back = shuffle[method.select(moved).kept[0]].sort().values
-    assert back.equal(method.select(ctx).kept[0])
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_nan_attention_is_refused(name: str) -> None:
-    ctx = context(0.25)
-    broken = {k: v.index_fill(1, torch.tensor([4]), float("nan")) for k, v in ctx.attention.items()}
-    with pytest.raises(ScoreError, match="NaN"):
-        make_method(name, keep=0.25).select(replace(ctx, attention=broken))
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_missing_attention_is_named(name: str) -> None:
-    with pytest.raises(MethodError, match="the model provided: none"):
-        make_method(name, keep=0.25).select(replace(context(0.25), attention={}))
-
-
-@pytest.mark.parametrize("keep", [0, -3, 0.0, -0.1, 1.1, float("nan"), "half", True, None])
-@pytest.mark.parametrize("name", list(METHODS))
-def test_impossible_budgets_are_refused_at_construction(name: str, keep: object) -> None:
-    with pytest.raises(BudgetError, match="keep is"):
-        make_method(name, keep=keep)
-
-
-def test_budget_objects_are_accepted() -> None:
-    assert make_method("fastv", keep=Budget(0.5)) == make_method("fastv", keep=0.5)
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "dense"])
-@pytest.mark.parametrize("keep", [0, N + 1])
-def test_a_count_outside_the_view_is_refused(name: str, keep: int) -> None:
-    method = make_method(name, keep=1.0)
-    with pytest.raises(BudgetError, match="tokens"):
-        method.select(replace(context(0.5), keep=keep))
-
-
-def test_dense_refuses_a_budget() -> None:
-    with pytest.raises(MethodError, match="dense keeps every token"):
-        make_method("dense", keep=0.5)
-
-
-class Selecting(torch.nn.Module):
-    """A selection as a graph."""
-
-    def __init__(self, method: Method, ctx: PruneContext) -> None:
-        super().__init__()
-        self.method, self.ctx = method, ctx
-
-    def forward(
-        self, features: torch.Tensor, rows: torch.Tensor, history: torch.Tensor
-    ) -> torch.Tensor:
-        ctx = PruneContext(features, self.ctx.keep, dict.fromkeys(KINDS, rows), history)
-        return self.method.select(ctx).kept
-
-
-@pytest.mark.parametrize("name", [n for n, kind in METHODS.items() if kind.exportable])
-def test_exportable_methods_trace_to_a_static_graph_with_the_same_sets(name: str) -> None:
-    keep = 1.0 if name == "dense" else 0.25
-    method, ctx = make_method(name, keep=keep), context(keep)
-    inputs = ctx.features, ctx.attention["prefill"], ctx.history
-    program = torch.export.export(Selecting(method, ctx), inputs)
-    other = context(keep, seed=5)
-    inputs = other.features, other.attention["prefill"], other.history
-    assert program.module()(*inputs).equal(Selecting(method, ctx)(*inputs))
-
+from tests.pruning.matrix import N, context
 
 # random
 

@@ -60,6 +60,17 @@ def test_nan_is_refused_and_located() -> None:
         top_k(scores, 3)
 
 
+def test_a_tie_at_the_border_does_not_hide_a_nan() -> None:
+    scores = torch.tensor([[float("nan"), 1.0, 1.0, 0.0], [3.0, 2.0, 1.0, 0.0]])
+    with pytest.raises(ScoreError, match="token 0 in group 0 is NaN"):
+        top_k(scores, 2)
+
+
+def test_opposite_infinities_are_no_nan() -> None:
+    scores = torch.tensor([[float("inf"), float("-inf"), 1.0]])
+    assert top_k(scores, 2).tolist() == [[0, 2]]
+
+
 @pytest.mark.parametrize(("shape", "k"), [((2, 8), 0), ((2, 8), 9), ((8,), 2)])
 def test_impossible_requests_are_refused(shape: tuple[int, ...], k: int) -> None:
     with pytest.raises(ScoreError, match="cannot give"):

@@ -1,0 +1,58 @@
+"""LightVLA's vote without its training: each patch, in the light of the task, elects one patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pruning.base import Method
+from pruning.context import part
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from pruning.types import PruneContext
+
+
+@dataclass(frozen=True)
+class LightVLA(Method):
+    """Votes of task-conditioned queries, in LightVLA's parameter-free form.
+
+    `Q = norm(attend(norm(P), norm(T), norm(T)))`, scores `Q P' / sqrt(d)`, and every query votes
+    for its best patch. Patches rank by votes, and by mean softmax score where votes are equal.
+
+    Deviations: LightVLA fine-tunes the model so that the votes become useful, and keeps every
+    patch with a vote, so its count is what comes out; this form is training-free, keeps exactly
+    the budget, and takes the prompt alone as the task (the paper adds proprioception and action
+    placeholders).
+    """
+
+    name: ClassVar[str] = "lightvla"
+    paper: ClassVar[str] = (
+        "The Better You Learn, The Smarter You Prune: Towards Efficient Vision-Language-Action "
+        "Models via Differentiable Token Pruning, ICRA 2026, arXiv 2509.12594"
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "text_features"})
+    cost: ClassVar[str] = "n² d + n t d"
+    exportable: ClassVar[bool] = True
+    before_decoder: ClassVar[bool] = True
+
+    def score(self, ctx: PruneContext) -> Float[Tensor, "g n"]:
+        """Votes, and the mean softmax score, which is below 1, for ties."""
+        from torch.nn.functional import one_hot
+
+        patches, task = ctx.features.float(), _norm(part(ctx, "text_features").float())
+        n, width = patches.shape[1:]
+        logits = _norm(patches) @ task.mT * width**-0.5
+        if ctx.text_mask is not None:
+            logits = logits.masked_fill(~ctx.text_mask.unsqueeze(1), float("-inf"))
+        queries = _norm(logits.softmax(-1) @ task)
+        scores = queries @ patches.mT * width**-0.5
+        votes = one_hot(scores.argmax(-1), n).sum(1)
+        return votes + scores.softmax(-1).mean(1)
+
+
+def _norm(x: Float[Tensor, "g n d"]) -> Float[Tensor, "g n d"]:
+    """Root-mean-square norm without weights."""
+    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from engines.graph import Translations
     from engines.stage import StageModule
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -51,6 +52,7 @@ class Blueprint:
         rungs: methods and budgets.
         assets: further files, by their name in the folder.
         opset: version of the ONNX operators.
+        translations: of torch operators that the exporter does not know.
     """
 
     family: str
@@ -63,6 +65,7 @@ class Blueprint:
     rungs: Sequence[Rung]
     assets: Mapping[str, Path]
     opset: int = OPSET
+    translations: Translations = field(default_factory=dict)
 
 
 def write_engine(
@@ -141,7 +144,8 @@ def _write_graph(
     stage = make().eval()
     outputs = stage.outputs()
     int8 = blueprint.precision == "int8"
-    model = make_graph(name, stage, blueprint.opset, plan, int8=int8)
+    words = blueprint.translations
+    model = make_graph(name, stage, blueprint.opset, plan, int8=int8, translations=words)
     save_graph(model, folder / f"{name}.onnx")
     return graph_entry(f"{name}.onnx", stage.inputs, outputs)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError
@@ -29,6 +30,7 @@ IR_VERSION = 10
 """Of the file format: the newest that ONNX Runtime 1.20 reads at the opsets in use."""
 
 Weights = dict["ir.Value", Stored]
+Translations = Mapping[Any, "Callable[..., Any]"]
 
 
 @contextlib.contextmanager
@@ -41,7 +43,13 @@ def fake_tensors() -> Iterator[None]:
 
 
 def make_graph(
-    name: str, stage: StageModule, opset: int, plan: WeightPlan, *, int8: bool = False
+    name: str,
+    stage: StageModule,
+    opset: int,
+    plan: WeightPlan,
+    *,
+    int8: bool = False,
+    translations: Translations | None = None,
 ) -> ir.Model:
     """The graph of a stage, made under `fake_tensors`; its weights get a place in `plan`.
 
@@ -51,11 +59,12 @@ def make_graph(
         opset: version of the ONNX operators.
         plan: places of weights, shared by all graphs of an engine.
         int8: weights of matrix products as int8, activations quantised as they come.
+        translations: of torch operators that the exporter does not know.
 
     Raises:
         EngineError: when the stage has an input that its graph does not read.
     """
-    model = _trace(stage, opset)
+    model = _trace(stage, opset, translations or {})
     weights = _set_aside(model.graph)
     _optimise(model)
     for weight in weights:
@@ -76,7 +85,7 @@ def save_graph(model: ir.Model, path: Path) -> None:
     path.write_bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
 
 
-def _trace(stage: StageModule, opset: int) -> ir.Model:
+def _trace(stage: StageModule, opset: int, translations: Translations) -> ir.Model:
     import torch
 
     stage.eval()
@@ -91,24 +100,11 @@ def _trace(stage: StageModule, opset: int) -> ir.Model:
             output_names=list(stage.outputs()),
             optimize=False,
             verbose=False,
-            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
+            custom_translation_table=dict(translations),
         )
     if program is None:
         raise EngineError("torch.onnx.export gave nothing: a newer torch is needed")
     return program.model
-
-
-def _stable_sort() -> Callable[..., Any]:
-    """A stable sort as ONNX's `TopK`, which gives equal values to the lowest index."""
-    from onnxscript import opset18
-
-    op: Any = opset18
-
-    def sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-        every = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
-        return op.TopK(values, every, axis=dim, largest=int(descending), sorted=1)
-
-    return sort
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class StageModule(nn.Module):
     def examples(self) -> tuple[Tensor, ...]:
         """One tensor for each input; distinct objects, since an exporter merges equal ones."""
         return tuple(
-            torch.zeros(spec.shape, dtype=torch_type(spec.dtype)) for spec in self.inputs.values()
+            torch.ones(spec.shape, dtype=torch_type(spec.dtype)) for spec in self.inputs.values()
         )
 
     def outputs(self) -> Specs:

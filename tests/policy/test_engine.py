@@ -150,7 +150,7 @@ def test_out_of_memory_takes_the_next_lower_rung_where_allowed(autoregressive, m
             assert not engine._sessions
 
 
-@pytest.mark.parametrize("stage", ["vision", "head", "above2_keep4_action2"])
+@pytest.mark.parametrize("stage", ["vision", "head", "layers2to4_keep4_action2"])
 def test_graphs_of_an_oft_checkpoint_with_everything(tmp_path, stage):
     """FiLM, two towers and views, proprioception, L1 head: graphs against the modules."""
     config = write_tiny(tmp_path / "oft", "oft_l1")

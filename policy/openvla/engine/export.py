@@ -12,6 +12,7 @@ from policy.openvla.checkpoint import load_tensors, weights_sha256
 from policy.openvla.config import load_config
 from policy.openvla.engine.plan import make_plan
 from policy.openvla.sequence import layout_of
+from pruning.onnx import translations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +81,7 @@ def export_policy(
         rungs=plan.rungs,
         assets={f"policy/{name}": checkpoint / name for name in ASSETS},
         opset=opset,
+        translations=translations(),
     )
     return write_engine(out, blueprint, _weights(checkpoint, config, prompt_tokens), progress)
 

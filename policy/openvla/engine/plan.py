@@ -7,21 +7,21 @@ layers by all budgets of a method, the upper layers of a budget by all methods w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from engines.errors import EngineError
 from engines.manifest import Rung
-from engines.session import TensorSpec
+from policy.openvla.engine.spans import AT_CUT, EXPORTED, TOWER, Span
 from policy.openvla.sequence import layout_of
 from pruning.registry import all_methods, make_method
 from pruning.runtime import Pruner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
-    from engines.session import Specs
     from engines.stage import StageModule
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.model import OpenVLAModel
@@ -75,9 +75,7 @@ def make_plan(
 
 def fitted(method: Method, config: OpenVLAConfig) -> Method:
     """The method with the checkpoint's own cut, unless it names one itself."""
-    if method.cut is None and config.cut_layer is not None:
-        return replace(method, cut=config.cut_layer)
-    return method
+    return method if config.cut_layer is None else method.at_cut(config.cut_layer)
 
 
 def pruner_of(method: Method, config: OpenVLAConfig) -> Pruner:
@@ -95,102 +93,165 @@ class _Planner:
 
     def add(self, name: str, keep: float) -> None:
         """Add the rung of one method at one budget."""
-        from policy.openvla.engine.stages import Head, Vision
-
-        method = make_method(name, keep=keep)
-        if not method.exportable:
-            able = ", ".join(sorted(n for n, kind in all_methods().items() if kind.exportable))
-            raise EngineError(f"{method.name} cannot become a graph: choose from {able}")
-        pruner, tokens = pruner_of(method, self.config), method.budget.tokens(self.layout.tokens)
-        layer = pruner.action_layer if method.prunes else None
-        roles = {
-            "vision": self._stage("vision", lambda m: Vision(m, self.layout)),
-            "below": self._below(pruner, layer if method.prunes else None),
-            "head": self._stage("head", lambda m: Head(m, self.layout)),
-        }
-        kept = tokens if tokens < self.layout.tokens else None
-        roles |= self._above(pruner.cut, kept, layer, "above", "decode")
-        if kept is not None:
-            roles |= self._selects(name, method, tokens)
+        method = fitted(make_method(name, keep=keep), self.config)
+        _check(name, method)
+        pruner, n = pruner_of(method, self.config), self.layout.tokens
+        kept = [min(n, stage.keep.tokens(n)) for stage in pruner.stages]
+        if not method.prunes:
+            kept = [n for _ in kept]
+        merges = [_merges(name, method, *pair) for pair in pairwise([n, *kept])]
+        roles = {"vision": self._vision(method)}
+        spans = self._spans(pruner, kept, merges)
+        roles |= {role: self._layers(span) for role, span in spans.items()}
+        roles |= self._decode("decode", list(spans.values()), pruner.action_layer)
+        roles["head"] = self._stage("head", lambda m: _stages().Head(m, self.layout))
+        if method.prunes:
+            before = [n, *kept]
+            for number, tokens in enumerate(kept):
+                roles |= self._selects(name, method, number, before[number], tokens)
             if method.history is not None and method.history.dense_warmup:
-                roles |= self._above(pruner.cut, None, layer, "warmup_above", "warmup_decode")
-        self.rungs.append(Rung(name, float(keep), tokens, pruner.cut, roles))
+                roles |= self._warmup(pruner, spans["below"])
+        self.rungs.append(Rung(name, float(keep), method.budget.tokens(n), pruner.cut, roles))
+
+    def _spans(self, pruner: Pruner, kept: list[int], merges: list[bool]) -> dict[str, Span]:
+        """The decoder between its cuts: `below`, `middle1` ..., `above`."""
+        method, tokens = pruner.method, [self.layout.tokens, *kept]
+        cuts = [0, *(stage.cut for stage in pruner.stages), self.config.text.num_hidden_layers]
+        layer = pruner.action_layer if method.prunes else None
+        trace = pruner.cut - 1 if method.prunes and "transition" in method.needs else None
+        spans = {}
+        for number, (first, last) in enumerate(pairwise(cuts)):
+            ends = number == len(kept)
+            role = "above" if ends else f"middle{number}" if number else "below"
+            looks = AT_CUT & method.stage_needs(number) if not ends and method.prunes else ()
+            spans[role] = Span(
+                first,
+                last,
+                before=tokens[max(0, number - 1)],
+                tokens=tokens[number],
+                merges=number > 0 and merges[number - 1],
+                action_layer=layer if layer is not None and first <= layer < last else None,
+                looks=tuple(sorted(looks)),
+                stride=pruner.row_stride if looks else 1,
+                trace_from=None if trace is None or (ends and trace < first) else trace,
+            )
+        return spans
+
+    def _warmup(self, pruner: Pruner, below: Span) -> dict[str, str]:
+        """The upper layers with every token, until the history is filled."""
+        n, layers = self.layout.tokens, self.config.text.num_hidden_layers
+        layer = pruner.action_layer
+        upper = layer if layer is not None and layer >= pruner.cut else None
+        above = Span(pruner.cut, layers, n, n, action_layer=upper)
+        return {
+            "warmup_above": self._layers(above),
+            **self._decode("warmup_decode", [below, above], layer),
+        }
+
+    def _vision(self, method: Method) -> str:
+        looks = sorted(TOWER & method.needs) if method.prunes else []
+        return self._stage(
+            "_".join(["vision", *looks]), lambda m: _stages().Vision(m, self.layout, looks)
+        )
+
+    def _layers(self, span: Span) -> str:
+        from policy.openvla.engine.stretches import Layers
+
+        return self._stage(_name(span, self.layout), lambda m: Layers(m, self.layout, span))
+
+    def _decode(self, role: str, spans: list[Span], layer: int | None) -> dict[str, str]:
+        """A decode step on the caches of these spans."""
+        from policy.openvla.engine.stretches import Decode
+
+        if self.config.decoding != "autoregressive" or self.config.dof < 2:
+            return {}
+        caches = tuple((s.first, s.last, s.tokens) for s in spans if s.last > s.first)
+        layer = layer if any(span.action_layer is not None for span in spans) else None
+        name = "decode_" + "_".join(f"{first}keep{tokens}" for first, _, tokens in caches)
+        name += "" if layer is None else f"_action{layer}"
+        return {role: self._stage(name, lambda m: Decode(m, self.layout, caches, layer))}
+
+    def _selects(
+        self, name: str, method: Method, number: int, before: int, tokens: int
+    ) -> dict[str, str]:
+        """The choice at a cut, and with memory also the choice while nothing is remembered."""
+        needs = method.stage_needs(number)
+        if method.history is None:
+            needs -= {"history"}
+        role = f"select{number or ''}"
+        stem = f"{role}_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{before}keep{tokens}"
+        roles = {role: self._select(stem, method, number, before, tokens, needs)}
+        rule = method.history
+        if rule is not None and not rule.dense_warmup:
+            cold = self._select(f"{stem}_cold", method, number, before, tokens, needs - {"history"})
+            roles[f"{role}_cold"] = cold
+        return roles
+
+    def _select(
+        self,
+        name: str,
+        method: Method,
+        number: int,
+        before: int,
+        tokens: int,
+        needs: frozenset[str],
+    ) -> str:
+        stages, layout = _stages(), self.layout
+        inputs = stages.select_inputs(self.config, layout, needs, before, self.float_type)
+        return self._stage(name, lambda _: stages.Select(method, layout, tokens, number, inputs))
 
     def _stage(self, name: str, make: Callable[[OpenVLAModel], StageModule]) -> str:
         self.stages.setdefault(name, make)
         return name
 
-    def _below(self, pruner: Pruner, layer: int | None) -> str:
-        from policy.openvla.engine.stretches import Below
 
-        rows = tuple(sorted(pruner.rows)) if pruner.method.prunes else ()
-        stride = pruner.row_stride if rows else 1
-        layer = layer if layer is not None and layer < pruner.cut else None
-        name = "_".join(
-            [f"below{pruner.cut}", *rows, *_if(f"stride{stride}", stride > 1), *_layer(layer)]
+def _stages() -> ModuleType:
+    """The stage modules, which import torch: the policy that runs an engine must not."""
+    from policy.openvla.engine import stages
+
+    return stages
+
+
+def _check(name: str, method: Method) -> None:
+    """Refuse what no graph can do."""
+    if not method.exportable or method.adaptive:
+        able = ", ".join(
+            sorted(n for n, kind in all_methods().items() if kind.exportable and not kind.adaptive)
         )
-        return self._stage(
-            name,
-            partial(
-                _make, Below, self.layout, cut=pruner.cut, action_layer=layer, rows=rows,
-                stride=stride,
-            ),
-        )  # fmt: skip
-
-    def _above(
-        self, cut: int, kept: int | None, layer: int | None, role: str, decode_role: str
-    ) -> dict[str, str]:
-        """The upper layers for a budget, and the decode step on their cache."""
-        from policy.openvla.engine.stretches import Above, Decode
-
-        upper = layer if layer is not None and layer >= cut else None
-        size = "all" if kept is None else f"keep{kept}"
-        name = "_".join([f"above{cut}", size, *_layer(upper)])
-        above = partial(_make, Above, self.layout, cut=cut, kept=kept, action_layer=upper)
-        roles = {role: self._stage(name, above)}
-        if self.config.decoding == "autoregressive" and self.config.dof > 1:
-            name = "_".join([f"decode{cut}", size, *_layer(layer)])
-            step = partial(_make, Decode, self.layout, cut=cut, kept=kept, action_layer=layer)
-            roles[decode_role] = self._stage(name, step)
-        return roles
-
-    def _selects(self, name: str, method: Method, tokens: int) -> dict[str, str]:
-        """The choice, and for a method with memory the choice while nothing is remembered."""
-        from policy.openvla.engine.stages import Select
-
-        stem = f"select_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_keep{tokens}"
-        method = fitted(method, self.config)
-        inputs = self._select_inputs(method)
-        cold = {key: spec for key, spec in inputs.items() if key != "history"}
-        roles = {"select": self._stage(stem, lambda _: Select(method, self.layout, tokens, inputs))}
-        rule = method.history
-        if rule is not None and not rule.dense_warmup:
-            roles["select_cold"] = self._stage(
-                f"{stem}_cold", lambda _: Select(method, self.layout, tokens, cold)
-            )
-        return roles
-
-    def _select_inputs(self, method: Method) -> Specs:
-        layout = self.layout
-        row = TensorSpec((layout.views, layout.tokens), "float32")
-        inputs = {}
-        if "features" in method.needs:
-            shape = (layout.views, layout.tokens, self.config.text.hidden_size)
-            inputs["visual"] = TensorSpec(shape, self.float_type)
-        for kind in sorted(method.needs - {"features", "history"}):
-            inputs[f"attention_{kind}"] = row
-        return inputs | ({"history": row} if method.history is not None else {})
+        raise EngineError(f"{name} cannot become a graph: choose from {able}")
+    if unmet := sorted(method.needs - EXPORTED):
+        raise EngineError(f"{name} reads {', '.join(unmet)}, which no graph of an engine gives")
 
 
-def _make(
-    kind: Callable[..., StageModule], layout: Layout, model: OpenVLAModel, **fields: Any
-) -> StageModule:
-    return kind(model, layout, **fields)
+def _merges(name: str, method: Method, before: int, tokens: int) -> bool:
+    """Whether the method merges when it keeps `tokens` of `before`."""
+    if not method.prunes:
+        return False
+    from pruning.example import example_context
+
+    chosen = method.select(example_context((2, before, 16), tokens))
+    if chosen.memory or chosen.reuse or chosen.views > 1:
+        raise EngineError(
+            f"{name} remembers more than action attention, or divides its budget among views: "
+            "engines take plain methods"
+        )
+    return chosen.merge is not None
 
 
-def _if(word: str, condition: bool) -> list[str]:
-    return [word] if condition else []
-
-
-def _layer(layer: int | None) -> list[str]:
-    return [] if layer is None else [f"action{layer}"]
+def _name(span: Span, layout: Layout) -> str:
+    """A name that two spans share only when they are the same computation."""
+    words = [f"layers{span.first}to{span.last}"]
+    if span.before < layout.tokens:
+        words.append(f"of{span.before}")
+    if span.tokens < layout.tokens:
+        words.append(f"keep{span.tokens}")
+    if span.merges:
+        words.append("merged")
+    words += span.looks
+    if span.stride > 1:
+        words.append(f"stride{span.stride}")
+    if span.trace_from is not None:
+        words.append(f"trace{span.trace_from}")
+    if span.action_layer is not None:
+        words.append(f"action{span.action_layer}")
+    return "_".join(words)

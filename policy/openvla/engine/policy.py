@@ -120,6 +120,7 @@ class EnginePolicy(Contract):
             dense_warmup=answer.dense_warmup,
             sequence_tokens=answer.sequence_tokens,
             kept_sequence_tokens=answer.kept_sequence_tokens,
+            layer_sequence_tokens=answer.layer_sequence_tokens,
             spans=tuple(clock.spans),
         )
         return Inference(chunk, answer.state, timing)

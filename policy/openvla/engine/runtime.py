@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
     from engines.manifest import Rung
-    from engines.session import Session
+    from engines.session import Session, Specs
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.stopwatch import Stopwatch
     from pruning.history import HistoryKey, PrunerState
@@ -73,6 +73,7 @@ class EngineAnswer(NamedTuple):
     dense_warmup: bool
     sequence_tokens: int
     kept_sequence_tokens: int
+    layer_sequence_tokens: float
 
 
 class EngineRuntime:
@@ -105,32 +106,53 @@ class EngineRuntime:
 
     def run(self, query: EngineQuery, state: PrunerState, clock: Stopwatch) -> EngineAnswer:
         """Run one query, marking phases on `clock`."""
-        pruner, prompt = self.pruner, query.input_ids.shape[1] - 1
-        begun = pruner.begin(state, query.key, query.stamp_s)
-        have = self._inputs(query)
+        begun = self.pruner.begin(state, query.key, query.stamp_s)
+        have, dense = self._inputs(query), begun.dense_warmup
         self._stage("vision", have)
         clock.mark("vision")
-        self._stage("below", have)
+        seen = self._all if "action_attention" in self._stage("below", have) else None
         clock.mark("prefill_below")
-        chosen = "select" in self.rung.stages and not begun.dense_warmup
-        if chosen:
-            self._choose(begun, have)
-            clock.mark("selection")
-        kept = have["kept"] if chosen else self._all
-        self._stage("warmup_above" if begun.dense_warmup else "above", have)
+        lives = [self._all]
+        if "select" in self.rung.stages and not dense:
+            for number in range(len(self.pruner.stages)):
+                lives.append(self._choose(number, begun, have, lives[-1]))
+                clock.mark("selection")
+                seen = lives[-1] if self._next(number, have) else seen
+                clock.mark("prefill_above")
+        elif "action_attention" in self._stage("warmup_above" if dense else "above", have):
+            seen = self._all
         clock.mark("prefill_above")
         self._stage("head", have)
         if "decode" in self.rung.stages:
-            self._decode(have, "warmup_decode" if begun.dense_warmup else "decode")
+            self._decode(have, "warmup_decode" if dense else "decode")
         clock.mark("decode" if self.config.decoding == "autoregressive" else "head")
-        state = self._remember(begun, have, kept)
+        state = self.pruner.finish(begun.state, have.get("action_attention"), seen)
         clock.mark("selection")
-        layout = layout_of(self.config, prompt)
-        gone = layout.visual - kept.size
+        return self._answer(query, have, lives, state, dense)
+
+    def _answer(
+        self,
+        query: EngineQuery,
+        have: Arrays,
+        lives: list[Int64[np.ndarray, "v k"]],
+        state: PrunerState,
+        dense_warmup: bool,
+    ) -> EngineAnswer:
+        layout = layout_of(self.config, query.input_ids.shape[1] - 1)
+        lengths = [layout.length - layout.visual + kept.size for kept in lives]
+        layers = self.config.text.num_hidden_layers
+        cuts = [0, *(stage.cut for stage in self.pruner.stages)][: len(lives)]
+        spans = zip(cuts, [*cuts[1:], layers], lengths, strict=True)
         return EngineAnswer(
-            have.get("tokens"), have.get("values"), kept, state, begun.dense_warmup,
-            layout.length, layout.length - gone,
-        )  # fmt: skip
+            have.get("tokens"),
+            have.get("values"),
+            lives[-1],
+            state,
+            dense_warmup,
+            lengths[0],
+            lengths[-1],
+            sum((last - first) * length for first, last, length in spans) / layers,
+        )
 
     def _inputs(self, query: EngineQuery) -> Arrays:
         """The prompt, padded on its left behind BOS, and everything else as it is."""
@@ -153,21 +175,32 @@ class EngineRuntime:
     def _session(self, role: str) -> Session:
         return self.source.session(self.rung.stages[role])
 
-    def _stage(self, role: str, have: Arrays) -> None:
-        """Run a stage on what is there, and add what it gives."""
+    def _stage(self, role: str, have: Arrays) -> Specs:
+        """Run a stage on what is there, and add what it gives; tells what that is."""
         session = self._session(role)
         have |= session.run({name: have[name] for name in session.inputs})
+        return session.outputs
 
-    def _choose(self, begun: Begun, have: Arrays) -> None:
-        """Let the method's graph choose; a NaN must not rank anything."""
-        cold = begun.forecast is None and "select_cold" in self.rung.stages
-        if begun.forecast is not None:
+    def _choose(
+        self, number: int, begun: Begun, have: Arrays, present: Int64[np.ndarray, "v n"]
+    ) -> Int64[np.ndarray, "v k"]:
+        """Let the method's graph choose among what is there; a NaN must not rank anything."""
+        role, have["present"] = f"select{number or ''}", present
+        if begun.forecast is None and f"{role}_cold" in self.rung.stages:
+            role += "_cold"
+        elif begun.forecast is not None:
             have["history"] = begun.forecast
         for name, scores in have.items():
             if name.startswith("attention_") and np.isnan(scores.sum()):
                 raise ScoreError(f"scores of {name} rows are NaN: the model overflowed")
-        self._stage("select_cold" if cold else "select", have)
+        self._stage(role, have)
         self.pruner.calls += 1
+        return np.take_along_axis(present, have["kept"], 1)
+
+    def _next(self, number: int, have: Arrays) -> bool:
+        """Run the layers behind a cut; tells whether the action layer was among them."""
+        ends = number + 1 == len(self.pruner.stages)
+        return "action_attention" in self._stage("above" if ends else f"middle{number + 1}", have)
 
     def _decode(self, have: Arrays, role: str) -> None:
         """Action tokens after the first, one by one; the host writes the caches."""
@@ -186,10 +219,3 @@ class EngineRuntime:
         have["tokens"] = np.concatenate(tokens)
         if looks:
             have["action_attention"] = np.mean(looks, axis=0)
-
-    def _remember(self, begun: Begun, have: Arrays, kept: Int64[np.ndarray, "v k"]) -> PrunerState:
-        """Hand the pruner what the action rows looked at, with the tokens that their layer saw."""
-        pruner, looked = self.pruner, have.get("action_attention")
-        layer = pruner.action_layer
-        full = layer is not None and layer < pruner.cut
-        return pruner.finish(begun.state, looked, self._all if full else kept)

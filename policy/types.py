@@ -152,6 +152,8 @@ class Timing:
         kept_sequence_tokens: the same after the cut; both 0 when a policy does not tell.
         spans: every stretch of a phase as (phase, start, end), ms from the start of the query; a
             phase may come twice. Empty when a policy does not tell.
+        layer_sequence_tokens: mean length that the decoder's layers saw, wherever the cuts were; 0
+            when a policy does not tell.
     """
 
     query_ms: float
@@ -162,6 +164,7 @@ class Timing:
     sequence_tokens: int = 0
     kept_sequence_tokens: int = 0
     spans: tuple[tuple[str, float, float], ...] = ()
+    layer_sequence_tokens: float = 0.0
 
 
 class Inference(NamedTuple):

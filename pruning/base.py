@@ -87,7 +87,7 @@ class Method:
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    cost: ClassVar[str] = "n log n"
+    cost: ClassVar[str] = ""
     exportable: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
     before_decoder: ClassVar[bool] = False

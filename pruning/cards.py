@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, dataclass, fields
 from inspect import cleandoc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pruning.base import default_cut
+from pruning.methods.dense import Dense
+from pruning.methods.fastv import FastV
+from pruning.wrappers.base import Wrapper
 
 if TYPE_CHECKING:
     from dataclasses import Field
 
     from pruning.base import Method
 
-REFERENCE_LAYERS = 32
+REFERENCE_LAYERS, EXAMPLE_KEEP = 32, 0.25
 ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
@@ -45,7 +47,11 @@ class MethodCard:
         paper: where it comes from.
         needs: what it reads with its default fields, sorted.
         exportable: True when its selection can become part of an engine.
+        adaptive: True when it keeps a rung of the ladder that is its own choice.
+        cost: what its choice costs, for n tokens of width d of which k are kept, t prompt tokens.
         cut: full layers of 32 by default, for causal and for parallel decoding.
+        cuts: all of its cuts of 32 layers, for causal decoding.
+        wraps: True when it is put around another method.
         profiles: names of its profiles.
         fields: its fields, in order.
     """
@@ -55,7 +61,11 @@ class MethodCard:
     paper: str
     needs: tuple[str, ...]
     exportable: bool
+    adaptive: bool
+    cost: str
     cut: dict[str, int]
+    cuts: tuple[int, ...]
+    wraps: bool
     profiles: tuple[str, ...]
     fields: tuple[FieldCard, ...]
 
@@ -65,18 +75,25 @@ def describe(kind: type[Method]) -> MethodCard:
     docs = {}
     for base in reversed(kind.__mro__):
         docs.update(_attribute_docs(base.__doc__ or ""))
-    method = kind(keep=1.0)
+    wraps = issubclass(kind, Wrapper)
+    inside: dict[str, Any] = {"inner": FastV(1.0)} if wraps else {}
+    method = kind(keep=1.0, **inside)
+    pruning = method if kind is Dense else kind(keep=EXAMPLE_KEEP, **inside)
     return MethodCard(
         name=kind.name,
         summary=cleandoc(kind.__doc__ or "").partition("\n")[0],
         paper=kind.paper,
-        needs=tuple(sorted(method.needs)),
-        exportable=kind.exportable,
+        needs=tuple(sorted(kind.own_needs if issubclass(kind, Wrapper) else method.needs)),
+        exportable=method.exportable,
+        adaptive=method.adaptive,
+        cost=kind.cost,
         cut={
-            "causal": default_cut(REFERENCE_LAYERS, True),
-            "parallel": default_cut(REFERENCE_LAYERS, False),
+            "causal": method.full_layers(REFERENCE_LAYERS, True),
+            "parallel": method.full_layers(REFERENCE_LAYERS, False),
             "of_layers": REFERENCE_LAYERS,
         },
+        cuts=tuple(stage.cut for stage in pruning.stages(REFERENCE_LAYERS, True)),
+        wraps=wraps,
         profiles=tuple(kind.profiles),
         fields=tuple(_field_card(field, docs) for field in fields(kind)),
     )

@@ -12,7 +12,8 @@ def speedup_ceiling(query_ms: float, above_ms: float, kept_share: float) -> floa
         ceiling = T / (T - T_above * (1 - s_kept / s_all))
 
     The cost above the cut is taken as linear in the sequence; attention itself is quadratic, so a
-    long sequence may come out a little better than this.
+    long sequence may come out a little better than this. A method with cuts of its own is put in
+    with all layers for T_above, and for s_kept with their mean length.
 
     Args:
         query_ms: dense query, T.

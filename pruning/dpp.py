@@ -58,13 +58,15 @@ def dpp_static(kernel: Float[Tensor, "g n n"], k: int) -> Int64[Tensor, "g k"]:
     n = kernel.shape[-1]
     variance = kernel.diagonal(dim1=-2, dim2=-1).clamp_min(LEAST)
     factor, chosen = kernel[:, :0], []
-    for _ in range(k):
+    for turn in range(k):
         token = variance.argmax(-1, keepdim=True)
         chosen.append(token)
-        column = factor.gather(2, token.unsqueeze(1).expand(-1, factor.shape[1], 1))
         row = kernel.gather(1, token.unsqueeze(-1).expand(-1, 1, n)).squeeze(1)
+        if turn:  # an empty product is 0, but not every runtime reads an empty tensor
+            column = factor.gather(2, token.unsqueeze(1).expand(-1, turn, 1))
+            row = row - (column * factor).sum(1)
         left = variance.gather(1, token)
-        row = (row - (column * factor).sum(1)) * (left > LEAST) / left.sqrt()
+        row = row * (left > LEAST) / left.sqrt()
         factor = torch.cat([factor, row.unsqueeze(1)], 1)
         lowered = (variance - row * row).clamp_min(LEAST).where(variance > float("-inf"), variance)
         variance = lowered.scatter(1, token, float("-inf"))

@@ -131,7 +131,7 @@ def find_method(name: str) -> type[Method]:
     if name in own:
         return own[name]
     plugins = _plugins()
-    _require(name, METHODS.keys() | plugins.keys(), "pruning method")
+    _require(name, own.keys() | plugins.keys(), "pruning method")
     return _load(plugins[name])
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
+BELOW_PHASE = "prefill_below"
 
 
 class IdlePrunerError(RuntimeError):
@@ -134,19 +135,23 @@ def _paired(judged: Sequence[EpisodeRecord], dense: Sequence[EpisodeRecord]) -> 
 
 def _ceiling(judged: Sequence[EpisodeRecord], dense: Sequence[EpisodeRecord]) -> float | None:
     """The ceiling of these episodes; None when the policy does not tell phases and lengths."""
-    query_ms, above_ms = _latency(dense)["p50"], _phases(dense).get(PHASE_ABOVE_CUT)
+    phases, query_ms = _phases(dense), _latency(dense)["p50"]
+    told = all(any(r.layer_sequence_tokens) for r in judged if r.sequence_tokens)
     shares = [
-        record.kept_sequence_tokens[i] / record.sequence_tokens
-        for record in judged
-        if record.sequence_tokens
-        for i in _pruned_queries(record)
+        (r.layer_sequence_tokens if told else r.kept_sequence_tokens)[i] / r.sequence_tokens
+        for r in judged
+        if r.sequence_tokens
+        for i in _pruned_queries(r)
     ]
-    if query_ms is None or above_ms is None:
+    short_ms = phases.get(PHASE_ABOVE_CUT)
+    if query_ms is None or short_ms is None:
         return None
     if not shares:  # nothing was pruned: a dense cell gains nothing, a silent policy is unknown
         silent = any(not r.sequence_tokens for r in judged) and any(map(_pruned_queries, judged))
         return None if silent else 1.0
-    return speedup_ceiling(query_ms, above_ms, fmean(shares))
+    if told:  # a mean over all layers: cuts may lie elsewhere than in the dense cell's phases
+        short_ms += phases.get(BELOW_PHASE, 0.0)
+    return speedup_ceiling(query_ms, short_ms, fmean(shares))
 
 
 def _pruned_queries(record: EpisodeRecord) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class Profile:
 
     Attributes:
         policy: packaged policy, or checkpoint folder.
+        engine: an exported engine to measure instead of the eager policy; cells are rungs of it.
         shape: an architecture with random weights instead of a policy, see `--shape list`; its
             tokenizer is the packaged small one.
         layers: decoder layers of the shape, to fit a small machine; nothing else is scaled.
@@ -34,7 +35,7 @@ class Profile:
         method: pruning methods, separated by commas; dense always runs beside them.
         keep: keep ratios in (0, 1], separated by commas.
         device: `cpu` or `cuda`.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16` or `float16`; float32 when left out, float16 for predictions.
         threads: processor threads.
         rounds: rounds that count; in each of them every cell answers the same query.
         warmup: rounds before them, kept apart.
@@ -47,18 +48,22 @@ class Profile:
         out: folder of the results.
         compare: another profile folder to compare with.
         tolerance: relative change of a median that is not worth a verdict.
-        reuse: measure nothing; compare what `out` holds, and write its report again.
+        reuse: measure nothing, use what `out` holds.
+        predict: instead of measuring, predict lower bounds on devices of the table of peak rates,
+            separated by commas; `cpu` measures this processor's rates first, `list` names them.
+        cut: full decoder layers to predict with; the family's rule when left out.
         json: print `metrics.json` instead of the table.
     """
 
     policy: str = "mini"
+    engine: Path | None = None
     shape: str | None = None
     layers: int | None = None
     tower_layers: int | None = None
     method: str = "vla_pruner"
     keep: str = "0.25"
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: str | None = None
     threads: int = 1
     rounds: int = 50
     warmup: int = 5
@@ -72,11 +77,13 @@ class Profile:
     compare: Path | None = None
     tolerance: float = 0.03
     reuse: bool = False
+    predict: str | None = None
+    cut: int | None = None
     json: bool = False
 
 
 def run(config: Profile) -> int:
-    """Measure or read again, write, print, compare; returns the exit code.
+    """Measure, predict or read again, write, print, compare; returns the exit code.
 
     Raises:
         UsageError: for an impossible configuration, before anything runs.
@@ -88,6 +95,10 @@ def run(config: Profile) -> int:
 
         print("\n".join(shape_names()))
         return 0
+    if config.predict is not None:
+        from leanvla.commands.profile_predict import run_prediction
+
+        return run_prediction(config)
     from leanvla.commands.profile_results import read_folder, show
 
     if config.reuse:
@@ -103,10 +114,13 @@ def run(config: Profile) -> int:
 def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from engines.profile.conditions import Watch
     from engines.profile.measure import Schedule, measure
-    from leanvla.commands.profile_cells import make_bench
+    from leanvla.commands.profile_cells import make_bench, precision
     from leanvla.commands.profile_results import build_metrics, write_folder
     from leanvla.run_folder import open_run_folder
 
+    if config.engine is not None and config.dtype is not None:
+        raise UsageError("--engine has the precision that it was exported in: leave --dtype out")
+    config = replace(config, dtype=precision(config))
     schedule = Schedule(config.rounds, config.warmup, config.seed)
     bench = make_bench(config)
     folder = open_run_folder(config.out, config, resume=False, ignore=NOT_COMPARED)

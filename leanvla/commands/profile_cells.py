@@ -12,17 +12,22 @@ from pruning.registry import make_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import torch
 
     from leanvla.commands.profile import Profile
     from policy.openvla.config import OpenVLAConfig
+    from policy.openvla.engine.policy import EnginePolicy
     from policy.openvla.policy import OpenVLAPolicy
     from policy.profiling import PolicyCell
     from pruning.base import Method
 
+    Profiled = OpenVLAPolicy | EnginePolicy
+
 DENSE = "dense"
 _DTYPES = ("float32", "bfloat16", "float16")
+_ENGINE_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -90,30 +95,26 @@ def make_bench(config: Profile) -> Bench:
         EnvironmentFault: when torch or the device is missing.
     """
     specs = grid(config)
-    if config.dtype not in _DTYPES:
+    if config.engine is None and config.dtype not in (None, *_DTYPES):
         raise UsageError(f"--dtype is {config.dtype!r}: choose one of {', '.join(_DTYPES)}")
-    _check_device(config.device)
     pictures = _pictures(config)
-    import torch
-
     from policy.profiling import PolicyCell, synthetic_scenes
 
-    torch.set_num_threads(_threads(config.threads))
-    make = _random_policies(config) if config.shape else _loaded_policies(config)
+    waits = _prepare(config)
+    make = _maker(config)
     policies = {str(spec): make(spec.make()) for spec in specs}
     first = policies[DENSE]
     scenes = synthetic_scenes(first, config.frame_size, seed=config.seed)
     words = f"made-up frames of {config.frame_size} x {config.frame_size} pixels, JPEG"
     if pictures:
         scenes, words = [replace(scenes[0], frames=pictures)], "the given pictures, JPEG"
-    gpu = first.device.type == "cuda"
     return Bench(
         specs=specs,
         cells={name: PolicyCell(p, scenes, config.text) for name, p in policies.items()},
         cuts={name: p.pruner.cut for name, p in policies.items()},
         architecture=first.config,
-        synchronize=torch.cuda.synchronize if gpu else None,
-        peak_bytes=torch.cuda.max_memory_allocated if gpu else None,
+        synchronize=waits[0],
+        peak_bytes=waits[1],
         scenes=words,
     )
 
@@ -124,6 +125,12 @@ def architecture(config: Profile) -> OpenVLAConfig:
     Raises:
         UsageError: for layers of something that is no shape.
     """
+    if config.engine is not None:
+        if config.shape or config.layers is not None or config.tower_layers is not None:
+            raise UsageError("--engine is measured as it was exported: leave --shape out")
+        from policy.openvla.config import load_config
+
+        return load_config(config.engine / "policy")
     if config.shape:
         from policy.openvla.shapes import shape
 
@@ -134,6 +141,25 @@ def architecture(config: Profile) -> OpenVLAConfig:
     from policy.registry import resolve_policy
 
     return load_config(resolve_policy(config.policy))
+
+
+def _maker(config: Profile) -> Callable[[Method], Profiled]:
+    """What makes the policy of a cell."""
+    if config.engine is not None:
+        return _engine_policies(config, config.engine)
+    return _random_policies(config) if config.shape else _loaded_policies(config)
+
+
+def _engine_policies(config: Profile, folder: Path) -> Callable[[Method], EnginePolicy]:
+    from policy.openvla.engine.policy import EnginePolicy
+
+    return lambda method: EnginePolicy.from_folder(
+        folder,
+        method=method,
+        unnorm_key=config.unnorm_key,
+        threads=config.threads,
+        provider=config.device.partition(":")[0],
+    )
 
 
 def _random_policies(config: Profile) -> Callable[[Method], OpenVLAPolicy]:
@@ -173,9 +199,33 @@ def _pictures(config: Profile) -> tuple[bytes, ...]:
     return frames
 
 
-def _check_device(device: str) -> None:
-    if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"--device is {device!r}: choose cpu or cuda")
+def precision(config: Profile) -> str:
+    """Type of weights and activations, a key of `traffic.BYTES_OF`."""
+    if config.engine is None:
+        return config.dtype or _DTYPES[0]
+    from engines.artefact import Engine, open_ort
+
+    engine = Engine(config.engine, open_ort())
+    return _ENGINE_TYPES[engine.manifest.precision]
+
+
+def _prepare(config: Profile) -> tuple[Callable[[], None] | None, Callable[[], int] | None]:
+    """Set the runtime up; how to wait for the device, and how to ask for its peak memory."""
+    if config.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {config.device!r}: choose cpu or cuda")
+    threads = _threads(config.threads)
+    if config.engine is not None:
+        return None, None  # its `run` gives back arrays on the host: nothing is left to wait for
+    _check_torch(config.device)
+    import torch
+
+    torch.set_num_threads(threads)
+    if config.device == "cpu":
+        return None, None
+    return torch.cuda.synchronize, torch.cuda.max_memory_allocated
+
+
+def _check_torch(device: str) -> None:
     if importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("profiling a torch policy needs torch: pip install 'leanvla[torch]'")
     if device == "cpu":
@@ -194,7 +244,8 @@ def _threads(threads: int) -> int:
     return threads
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype(name: str | None) -> torch.dtype:
     import torch
 
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    return kinds.get(name or "", torch.float32)

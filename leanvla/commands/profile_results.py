@@ -57,6 +57,8 @@ def build_metrics(
 
 def subject(config: Profile) -> str:
     """What was measured, in words that hide no scaling."""
+    if config.engine is not None:
+        return f"engine {config.engine}"
     if not config.shape:
         return f"policy {config.policy}"
     from policy.openvla.shapes import shape
@@ -127,8 +129,8 @@ def _cell(
     mine, dense = measured[name], measured[DENSE]
     timings = [t for t in bench.cells[name].timings if not t.dense_warmup]
     cut = _cut(bench, spec, timings[-1])
-    ceiling = _ceiling(dense, timings)
-    stages = query_stages(bench.architecture, cut, weight_type=config.dtype, data_type=config.dtype)
+    ceiling, kind = _ceiling(dense, timings), config.dtype or "float32"
+    stages = query_stages(bench.architecture, cut, weight_type=kind, data_type=kind)
     return {
         "cell": name,
         "method": spec.method,
@@ -149,7 +151,7 @@ def _cell(
             for stage in stages
         ],
         "macs": round(_macs(bench, cut)),
-        "kv_cache_bytes": cache_bytes(bench.architecture, cut, config.dtype),
+        "kv_cache_bytes": cache_bytes(bench.architecture, cut, kind),
     }
 
 
@@ -193,7 +195,7 @@ def _memory(config: Profile, bench: Bench) -> dict[str, int | str]:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     device = "not readable" if bench.peak_bytes is None else bench.peak_bytes()
     return {
-        "weights_bytes": weight_bytes(bench.architecture, config.dtype),
+        "weights_bytes": weight_bytes(bench.architecture, config.dtype or "float32"),
         "process_peak_bytes": resident,
         "device_peak_bytes": device,
     }

@@ -16,6 +16,7 @@ from sim.rollout.worker import WorkerSpec
 
 if TYPE_CHECKING:
     from leanvla.commands.rollout import Rollout
+    from pruning.base import Method
 
 
 def make_plan(config: Rollout) -> Plan:
@@ -25,14 +26,16 @@ def make_plan(config: Rollout) -> Plan:
         UsageError: for a number that makes no sense.
         MethodError: for an unknown method or field; it lists the valid ones and the nearest.
         BudgetError: for a keep ratio outside (0, 1].
+        PolicyNameError: for an unknown policy; it lists the packaged ones and the nearest.
+        EngineError: for a method or budget that the engine was not exported with.
     """
     _check_numbers(config)
     methods = split_list(config.method, "--method")
     keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
     fields = parse_options(config.option)
-    for method in methods:
-        for keep in keeps if method != DENSE else []:
-            make_method(method, keep=keep, **fields)
+    pruned = [name for name in methods if name != DENSE]
+    made = [make_method(name, keep=keep, **fields) for name in pruned for keep in keeps]
+    _check_rungs(config, made)
     if config.policy == EXPERT and methods != [DENSE]:
         _say("the expert is no model: there is nothing to prune, it runs once as `dense`")
         methods = [DENSE]
@@ -77,8 +80,7 @@ def check_machine(config: Rollout) -> None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
     if config.record is not None:
         _check_record(config)
-    own = config.policy == EXPERT or ":" in config.policy
-    if not own and importlib.util.find_spec("torch") is None:
+    if _needs_torch(config) and importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
     if config.rerun is not None:
         from sim.rerun_log import check_rerun
@@ -91,6 +93,32 @@ def check_machine(config: Rollout) -> None:
     gl = check_gl()
     if not gl.ok:
         raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")
+
+
+def _needs_torch(config: Rollout) -> bool:
+    """An engine, the expert and a policy of the user's own bring what they need."""
+    from policy.registry import is_engine, resolve_policy
+
+    own = config.policy == EXPERT or ":" in config.policy
+    return not own and not is_engine(resolve_policy(config.policy))
+
+
+def _check_rungs(config: Rollout, methods: list[Method]) -> None:
+    """An engine runs the methods and budgets that it was exported with, no others."""
+    if config.policy == EXPERT or ":" in config.policy:
+        return
+    from policy.registry import describing_files, is_engine, resolve_policy
+
+    folder = resolve_policy(config.policy)
+    if not is_engine(folder):
+        return
+    from engines.manifest import read_manifest
+    from policy.openvla.config import load_config
+    from policy.openvla.engine.rungs import find_rung
+
+    manifest, architecture = read_manifest(folder), load_config(describing_files(folder))
+    for method in methods:
+        find_rung(manifest, method, architecture)
 
 
 def _check_numbers(config: Rollout) -> None:

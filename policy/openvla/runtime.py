@@ -62,6 +62,7 @@ class Answer(NamedTuple):
     dense_warmup: bool
     sequence_tokens: int
     kept_sequence_tokens: int
+    layer_sequence_tokens: float
 
 
 class Runtime:
@@ -109,6 +110,7 @@ class Runtime:
             begun.dense_warmup,
             walk.layout.length,
             walk.layout.length - walk.gone,
+            walk.tokens_seen / len(walk.layers),
         )
 
     def _prune(

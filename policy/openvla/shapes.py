@@ -92,10 +92,10 @@ def _published_towers(*, film: bool = False) -> tuple[TowerConfig, ...]:
 
 
 def _statistics(dof: int, proprio: int) -> dict[str, Mapping[str, object]]:
-    """Statistics that leave normalised values as they are."""
+    """Made-up ranges; a policy refuses the ones that change nothing."""
 
     def bounds(n: int) -> dict[str, list[float]]:
-        low, high = [-1.0] * n, [1.0] * n
+        low, high = [-0.5] * n, [0.5] * n
         return {"q01": low, "q99": high, "min": low, "max": high}
 
     stats: dict[str, Mapping[str, object]] = {"action": {**bounds(dof), "mask": [True] * dof}}

@@ -61,7 +61,7 @@ class Walk:
         self.action_layer, self.trace_from = action_layer, trace_from
         self.kept: Kept | None = None
         self.alive = layout.visual
-        self.layers_done = 0
+        self.layers_done, self.tokens_seen = 0, 0
         self.reused: Reused | None = None
         self.transition: Float[Tensor, "1 s"] | None = None
         self.at_cut: Probe | None = None
@@ -83,6 +83,7 @@ class Walk:
             layer = self.layers[index]
             out = layer(self.x, self.rope, causal=causal, past=past, mask=mask, trace=trace)
             self.x, self.layers_done = out.x, index + 1
+            self.tokens_seen += out.x.shape[1]
             for before, after in trace or ():
                 change = transition_variation(before, after)
                 self.transition = change if self.transition is None else self.transition + change

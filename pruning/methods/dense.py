@@ -24,6 +24,7 @@ class Dense(Method):
 
     name: ClassVar[str] = "dense"
     paper: ClassVar[str] = "none: the unpruned model"
+    cost: ClassVar[str] = "nothing"
     exportable: ClassVar[bool] = True
 
     keep: Budget | float | int = 1.0

@@ -22,6 +22,7 @@ class FastV(Method):
     paper: ClassVar[str] = (
         "Chen et al., An Image is Worth 1/2 Tokens After Layer 2, ECCV 2024, arXiv 2403.06764"
     )
+    cost: ClassVar[str] = "n d"
     needs: ClassVar[frozenset[str]] = frozenset({"last"})
     exportable: ClassVar[bool] = True
 

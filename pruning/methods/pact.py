@@ -42,6 +42,7 @@ class PACT(Method):
     name: ClassVar[str] = "pact"
     paper: ClassVar[str] = "PACT, code only: github.com/yangmu-0/pact-vla-pruner"
     needs: ClassVar[frozenset[str]] = frozenset({"prefill", "history"})
+    cost: ClassVar[str] = "(n + t) n d"
     adaptive: ClassVar[bool] = True
 
     theta: float = 0.3

@@ -26,6 +26,7 @@ class PrefillMean(Method):
 
     name: ClassVar[str] = "prefill_mean"
     paper: ClassVar[str] = "VLA-Pruner's vision-language score alone, arXiv 2511.16449"
+    cost: ClassVar[str] = "(n + t) n d"
     needs: ClassVar[frozenset[str]] = frozenset({"prefill"})
     exportable: ClassVar[bool] = True
 

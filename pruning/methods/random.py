@@ -20,6 +20,7 @@ class Random(Method):
 
     name: ClassVar[str] = "random"
     paper: ClassVar[str] = "none: control"
+    cost: ClassVar[str] = "n log n"
 
     def score(self, ctx: PruneContext) -> Float[Tensor, "g n"]:
         """One uniform number per token."""

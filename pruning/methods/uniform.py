@@ -18,6 +18,7 @@ class Uniform(Method):
 
     name: ClassVar[str] = "uniform"
     paper: ClassVar[str] = "none: control"
+    cost: ClassVar[str] = "k"
     exportable: ClassVar[bool] = True
 
     def select(self, ctx: PruneContext) -> Selection:

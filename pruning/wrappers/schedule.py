@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from pruning.base import LAYER_NEEDS, MethodError, Stage
@@ -42,7 +43,7 @@ class Schedule(Wrapper):
             raise MethodError(
                 f"a schedule goes by ratios, keep is {self.keep} tokens: give a ratio"
             )
-        if any(later <= earlier for earlier, later in zip(self.cuts, self.cuts[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(self.cuts)):
             raise MethodError(f"cuts are {self.cuts}: each must be deeper than the one before")
         if self.keeps and self.prunes:
             self._check_keeps()

@@ -185,6 +185,7 @@ class _Notes:
             kept=[t.kept_tokens for t in timings],
             sequence_tokens=max((t.sequence_tokens for t in timings), default=0),
             kept_sequence_tokens=[t.kept_sequence_tokens for t in timings],
+            layer_sequence_tokens=[round(t.layer_sequence_tokens, 2) for t in timings],
             warmup=[i for i, t in enumerate(timings) if t.dense_warmup],
             retries=job.attempt,
             seconds=round(seconds, 4),

@@ -63,6 +63,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         phase_ms: per phase, its time in every query; phases that took no time are absent.
         kept: visual tokens that reached the last layer, per query, over all views.
         kept_sequence_tokens: length of the sequence behind the cut, per query.
+        layer_sequence_tokens: mean length over the decoder's layers, per query.
         warmup: indices of the queries that ran dense because the history was not filled.
         retries: attempts that were lost before this one.
         reused_from: the cell whose episode this is, when both are the same computation.
@@ -86,6 +87,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: list[int] = []
     sequence_tokens: int = 0
     kept_sequence_tokens: list[int] = []
+    layer_sequence_tokens: list[float] = []
     warmup: list[int] = []
     retries: int = 0
     reused_from: str | None = None

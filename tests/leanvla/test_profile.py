@@ -186,3 +186,26 @@ def test_dense_stands_in_for_a_rung_that_keeps_everything():
 
     grid = profile_cells.grid(Profile(method="dense,fastv", keep="1.0,0.5"))
     assert [str(spec) for spec in grid] == ["dense", "fastv @ 0.5"]
+
+
+def test_an_engine_is_profiled_rung_by_rung_without_torch(checkpoint, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    from policy.openvla.engine.export import export_policy
+
+    engine, out = tmp_path / "engine", tmp_path / "o"
+    export_policy(checkpoint, engine, methods=["fastv"], keeps=[0.5])
+    args = ("--engine", str(engine), "--method", "fastv", "--keep", "0.5", *FAST)
+    assert main(["profile", *args, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["subject"] == f"engine {engine}"
+    assert metrics["dtype"] == "float32"
+    dense, pruned = metrics["cells"]
+    assert pruned["tokens"]["kept"] == 2 * 8
+    assert pruned["speedup_ceiling"] is None or pruned["speedup_ceiling"] >= 1
+    assert dense["gap_ms"]["p50"] < dense["query_ms"]["p50"] / 2
+    capsys.readouterr()
+    missing = ("--engine", str(engine), "--method", "fastv", "--keep", "0.25", *FAST)
+    assert main(["profile", *missing, "--out", str(tmp_path / "p")]) in (1, 2)
+    assert main(["profile", *args, "--shape", "mini", "--out", str(tmp_path / "p")]) == 2
+    assert main(["profile", *args, "--dtype", "float16", "--out", str(tmp_path / "p")]) == 2
+    assert not (tmp_path / "p").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pruning.example import example_context
-from pruning.registry import METHODS, make_method
+from pruning.registry import METHODS
 from pruning.types import PruneContext
 
 N, LAYERS = 30, 12
@@ -38,13 +38,3 @@ def context(
     keep: float | int, groups: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> PruneContext:
     return example_context((groups, N, 16), keep, seed=seed, dtype=dtype)
-
-
-def exportable() -> list[str]:
-    """Variants that say that they are static, at one cut."""
-    names = []
-    for name in VARIANTS:
-        method = make_method(name, keep=0.25)
-        if method.exportable:
-            names.append(name)
-    return names

@@ -13,7 +13,7 @@ from leanvla.commands.methods import Methods, run
 from pruning.base import NEEDS, Method, MethodError
 from pruning.bench import dense_query_us, measure
 from pruning.cards import describe
-from pruning.registry import METHODS, all_methods, find_method, make_method
+from pruning.registry import METHODS, WRAPPERS, all_methods, find_method, make_method
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ def test_names_files_and_classes_agree() -> None:
         assert kind.__name__.lower() == name.replace("_", "")
         assert kind.paper
         assert kind(keep=1.0).needs <= NEEDS
+    for name, wrapper in WRAPPERS.items():
+        assert wrapper.__module__ == f"pruning.wrappers.{name}"
+        assert wrapper.__name__.lower() == name
 
 
 def test_methods_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +123,9 @@ def test_broken_plugins_are_named(
         find_method("guest")
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [*METHODS, *WRAPPERS])
 def test_every_field_is_documented(name: str) -> None:
-    card = describe(METHODS[name])
+    card = describe(find_method(name))
     assert all(field.doc for field in card.fields), card.fields
     assert [f.name for f in card.fields][:2] == ["keep", "cut"]
     assert card.summary.endswith(".")
@@ -131,8 +134,14 @@ def test_every_field_is_documented(name: str) -> None:
 def test_listing_as_json_and_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Methods(json=True)) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [m["name"] for m in listed["methods"]] == list(METHODS)
-    assert listed["methods"][-1]["needs"] == ["features", "history", "prefill"]
+    cards = {card["name"]: card for card in listed["methods"]}
+    assert list(cards) == [*METHODS, *WRAPPERS]
+    assert cards["vla_pruner"]["needs"] == ["features", "history", "prefill"]
+    assert cards["vla_pruner"]["cut"] == {"causal": 3, "parallel": 4, "of_layers": 32}
+    assert (cards["transprune"]["cuts"], cards["divprune"]["cuts"]) == ([7, 9, 12], [0])
+    assert [name for name, card in cards.items() if card["wraps"]] == list(WRAPPERS)
+    assert cards["pact"]["adaptive"]
+    assert not cards["pact"]["exportable"]
     assert run(Methods()) == 0
     table = capsys.readouterr().out
     assert all(name in table for name in METHODS)

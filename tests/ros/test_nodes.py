@@ -27,7 +27,7 @@ def values_of(message: DiagnosticArray, check: str) -> dict[str, str]:
 
 
 def test_two_cameras_in_commands_out(robot):
-    """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the model."""
+    """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy."""
     robot.edit(
         cameras__0__width=256, cameras__0__height=256, cameras__1__width=256, cameras__1__height=256
     )
@@ -42,12 +42,9 @@ def test_two_cameras_in_commands_out(robot):
     assert json.loads(specs[-1].data)["action"]["rate_hz"] == 20.0
     wait_for(lambda: len(status) > 10, what="status")
     seen = values_of(status[-1], "inference")
-    p50, p99 = float(seen["overhead_p50_ms"]), float(seen["overhead_p99_ms"])
-    print(
-        f"overhead p50 {p50} ms, p99 {p99} ms; stamp to command p50 "
-        f"{seen['stamp_to_command_p50_ms']} ms, p99 {seen['stamp_to_command_p99_ms']} ms"
-    )
-    assert 0.0 < p50 < 2.0
+    print({name: text for name, text in seen.items() if name.endswith("_ms")})
+    # Processor time, because the machine may be doing other things; the wall is printed.
+    assert 0.0 < float(seen["overhead_cpu_p50_ms"]) <= float(seen["overhead_cpu_p99_ms"]) < 2.0
     # The status speaks under the stamp of the picture that the command answers.
     stamp = status[-1].header.stamp
     nanoseconds = stamp.sec * 10**9 + stamp.nanosec
@@ -143,6 +140,7 @@ def test_kept_tokens_are_drawn_only_when_somebody_looks(robot):
     assert pixels[:24].mean() > 3 * pixels[24:].mean()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_over_ten_thousand_frames(robot):
     robot.rate_hz = 500.0
     _, node = robot.chain()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from policy.robot.health import Check, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from leanvla_ros.ladder import Rung
     from policy.robot.health import Latest
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 WARN_RATE = 0.7  # of what the contract promises
 
 
-def checks(session: Session, rung: Rung, overhead_ms: Latest, now_s: float) -> Iterator[Check]:
-    """All checks, cameras first."""
+def checks(
+    session: Session, rung: Rung, times: Mapping[str, Latest], now_s: float
+) -> Iterator[Check]:
+    """All checks, cameras first; `times` are the node's own, in milliseconds."""
     yield from _cameras(session, now_s)
     yield _state(session, now_s)
-    yield _inference(session, rung, overhead_ms)
+    yield _inference(session, rung, times)
     yield _motion(session)
 
 
@@ -61,14 +63,17 @@ def _state(session: Session, now_s: float) -> Check:
     return Check("state", Level.ERROR if lost else Level.OK, lost[0] if lost else "OK", values)
 
 
-def _inference(session: Session, rung: Rung, overhead_ms: Latest) -> Check:
+def _inference(session: Session, rung: Rung, times: Mapping[str, Latest]) -> Check:
     watchdog, counters = session.watchdog, session.ledger.counters
     values = {
         "method": rung.method,
         "keep": f"{rung.keep:g}",
         "warm_query_ms": f"{rung.warm_ms:.1f}",
-        "overhead_p50_ms": f"{overhead_ms.percentile(0.5):.2f}",
-        "overhead_p99_ms": f"{overhead_ms.percentile(0.99):.2f}",
+        **{
+            f"{name}_p{part:.0f}_ms": f"{latest.percentile(part / 100):.2f}"
+            for name, latest in times.items()
+            for part in (50.0, 99.0)
+        },
         "deadline_ms": f"{session.contract.execution.deadline_ms:g}",
         "deadline_misses": str(watchdog.missed),
         "stamp_to_command_p50_ms": f"{session.latency_ms.percentile(0.5):.1f}",

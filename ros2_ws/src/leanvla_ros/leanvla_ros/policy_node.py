@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rclpy.parameter import Parameter
 
     from policy.contract import Contract
+    from policy.robot.health import Check
     from policy.robot.mover import Output
     from policy.robot.session import Question
     from policy.types import Inference, Observation
@@ -64,8 +65,8 @@ class PolicyNode(LifecycleNode):
         self._worker: Worker | None = None
         self._open = False
         self._crash = ""
-        self._complete_s = self._published_s = 0.0
-        self.overhead_ms = Latest()
+        self._complete_s = self._published_s = self._published_cpu_s = 0.0
+        self.overhead_ms, self.overhead_cpu_ms = Latest(), Latest()
         self._made: list[tuple[Any, Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
         for name, kind, callback in (
@@ -297,10 +298,11 @@ class PolicyNode(LifecycleNode):
     def work(self, question: Question) -> None:
         """Decode, infer, answer; move at once where nothing was left to run."""
         policy, session = self._asked.policy, self._the_session()
+        began_cpu_s = time.thread_time()
         try:
             observation = session.look(question)
             memory = policy.initial_state() if question.memory is None else question.memory
-            began_s = time.perf_counter()
+            began_s, thinking_cpu_s = time.perf_counter(), time.thread_time()
             inference = policy.infer(observation, memory)
         except Exception as error:  # every error of a policy ends in the safe action, by name
             with self._lock:
@@ -308,12 +310,14 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(f"query failed: {type(error).__name__}: {error}")
             return
         thought_s = time.perf_counter() - began_s
+        began_cpu_s += time.thread_time() - thinking_cpu_s
         with self._lock:
             if self._open and session.answer(question, inference, now(self)):
                 self._timer.reset()
                 self._publish(session.tick(now(self)))
                 spent_s = self._published_s - self._complete_s - thought_s
                 self.overhead_ms.add(spent_s * 1e3)
+                self.overhead_cpu_ms.add((self._published_cpu_s - began_cpu_s) * 1e3)
         self._show(observation, inference)
 
     def _nudge(self) -> None:
@@ -348,7 +352,7 @@ class PolicyNode(LifecycleNode):
     def _publish(self, output: Output) -> None:
         if output.command is not None:
             self._command.publish(to_message(output.command))
-            self._published_s = time.perf_counter()
+            self._published_s, self._published_cpu_s = time.perf_counter(), time.thread_time()
         if output.gripper is not None and self._gripper is not None:
             self._gripper.publish(to_message(output.gripper))
         if output.fresh:
@@ -356,18 +360,20 @@ class PolicyNode(LifecycleNode):
 
     def _publish_status(self, stamp_s: float) -> None:
         """Diagnostics under the stamp of the picture that the command answers."""
-        rung = self._ladder.current  # type: ignore[union-attr]
-        found = checks(self._the_session(), rung, self.overhead_ms, now(self).ros_s)
+        found = self._checks(now(self).ros_s)
         self._status.publish(to_diagnostics(found, self.get_name(), to_time(stamp_s)))
+
+    def _checks(self, now_s: float) -> list[Check]:
+        times = {"overhead": self.overhead_ms, "overhead_cpu": self.overhead_cpu_ms}
+        rung = self._ladder.current  # type: ignore[union-attr]
+        return list(checks(self._the_session(), rung, times, now_s))
 
     def _report(self) -> None:
         with self._lock:
             if self._session is None or self._ladder is None:
                 return
             moment = now(self)
-            found = list(
-                checks(self._session, self._ladder.current, self.overhead_ms, moment.ros_s)
-            )
+            found = self._checks(moment.ros_s)
             self._diagnostics.publish(to_diagnostics(found, self.get_name(), to_time(moment.ros_s)))
 
     def _show(self, observation: Observation, inference: Inference) -> None:

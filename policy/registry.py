@@ -1,4 +1,4 @@
-"""Policies by name or folder. Importing this module imports no torch; loading a policy does."""
+"""Policies by name or folder. Importing this module imports no torch; an engine never does."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.manifest import is_engine
 from policy.openvla.errors import PolicyNameError
 
 if TYPE_CHECKING:
+    from policy.openvla.engine.policy import EnginePolicy
     from policy.openvla.policy import OpenVLAPolicy
 
 ZOO = Path(__file__).parent / "zoo"
@@ -21,17 +23,17 @@ def packaged_policies() -> list[str]:
 
 
 def resolve_policy(name_or_path: str | Path) -> Path:
-    """The checkpoint folder of a packaged name (`mini`) or of a path.
+    """The folder of a packaged name (`mini`) or of a path: a checkpoint's, or an engine's.
 
     Raises:
         PolicyNameError: for an unknown name, with the known ones and the nearest; for a path that
-            is no checkpoint folder, with what is missing.
+            is no checkpoint or engine folder, with what is missing.
     """
     name = str(name_or_path)
     if name in packaged_policies():
         return ZOO / name
     folder = Path(name_or_path)
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or is_engine(folder):
         return folder
     if folder.is_dir():
         raise PolicyNameError(f"{folder} has no config.json: give a checkpoint folder")
@@ -46,6 +48,11 @@ def resolve_policy(name_or_path: str | Path) -> Path:
     )
 
 
+def describing_files(folder: Path) -> Path:
+    """Where a folder's `config.json` and tokenizer lie: in an engine, under `policy/`."""
+    return folder / "policy" if is_engine(folder) else folder
+
+
 def load_policy(
     name_or_path: str | Path,
     *,
@@ -56,8 +63,8 @@ def load_policy(
     device: str = "cpu",
     dtype: str = "float32",
     **method_fields: Any,
-) -> OpenVLAPolicy:
-    """Load a policy with a pruning method.
+) -> OpenVLAPolicy | EnginePolicy:
+    """Load a policy with a pruning method; an engine's without torch.
 
     Args:
         name_or_path: see `resolve_policy`.
@@ -65,8 +72,8 @@ def load_policy(
         method: name of a pruning method.
         keep: ratio in (0, 1] or tokens per view; may be left out for `dense`.
         threads: torch threads of this process.
-        device: torch device.
-        dtype: torch floating-point type of weights and activations.
+        device: torch device; for an engine `cpu`, `cuda` or `tensorrt`.
+        dtype: torch floating-point type of weights and activations; an engine has its own.
         **method_fields: further fields of the method, or `compat` for one of its profiles.
 
     Raises:
@@ -74,6 +81,7 @@ def load_policy(
         CheckpointError: on a damaged or contradictory checkpoint.
         UnnormKeyError: on an unknown `unnorm_key`.
         MethodError: on an unknown method or field; BudgetError on an impossible `keep`.
+        EngineError: on a damaged engine, or a method and budget that are no rung of it.
         ValueError: on an unknown dtype or a thread count below one.
     """
     folder = resolve_policy(name_or_path)
@@ -83,6 +91,14 @@ def load_policy(
 
     fields = method_fields if keep is None else {"keep": keep, **method_fields}
     chosen = make_method(method, **fields)
+    if is_engine(folder):
+        from policy.openvla.engine.policy import EnginePolicy
+
+        if dtype != "float32":
+            raise ValueError(f"dtype is {dtype!r}: an engine's precision is fixed when exported")
+        return EnginePolicy.from_folder(
+            folder, method=chosen, unnorm_key=unnorm_key, threads=threads, provider=device
+        )
     import torch
 
     kind = getattr(torch, dtype, None)

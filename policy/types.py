@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from pruning.history import PrunerState
 
 MAX_INSTRUCTION_CHARS = 512
+PHASE_ABOVE_CUT = "prefill_above"
+PHASES = (
+    *("preprocess", "vision", "prefill_below", "selection", PHASE_ABOVE_CUT),
+    *("decode", "head", "postprocess"),
+)
+"""Phases of a query in the order in which they run; a policy reports those that it has."""
 
 
 class ObservationError(ValueError):
@@ -138,13 +144,14 @@ class Timing:
 
     Attributes:
         query_ms: wall time from observation to action chunk.
-        phase_ms: wall time per phase: `preprocess`, `vision`, `prefill_below`, `selection`,
-            `prefill_above`, `decode`, `head`, `postprocess`. Absent phases took no time.
+        phase_ms: wall time per phase, see `PHASES`. Absent phases took no time.
         visual_tokens: visual tokens in, over all views.
         kept_tokens: visual tokens that reached the last layer, over all views.
         dense_warmup: True when the pruner ran dense because its history was not filled yet.
         sequence_tokens: length of the prefill sequence before the cut, text and all.
         kept_sequence_tokens: the same after the cut; both 0 when a policy does not tell.
+        spans: every stretch of a phase as (phase, start, end), ms from the start of the query; a
+            phase may come twice. Empty when a policy does not tell.
         layer_sequence_tokens: mean length that the decoder's layers saw, wherever the cuts were; 0
             when a policy does not tell.
     """
@@ -156,6 +163,7 @@ class Timing:
     dense_warmup: bool = False
     sequence_tokens: int = 0
     kept_sequence_tokens: int = 0
+    spans: tuple[tuple[str, float, float], ...] = ()
     layer_sequence_tokens: float = 0.0
 
 

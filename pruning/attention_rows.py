@@ -35,6 +35,7 @@ def attention_rows(
     causal: bool = True,
     key_mask: Bool[Tensor, "b t"] | None = None,
     row_stride: int = 1,
+    row_weights: Mapping[str, Float[Tensor, " r"]] | None = None,
 ) -> dict[str, Float[Tensor, "b n"]]:
     """Mean over heads and rows of the softmax attention probability, at the wanted columns.
 
@@ -50,6 +51,7 @@ def attention_rows(
         causal: rows see keys up to their own position only.
         key_mask: False at padding keys, which no row sees; a wanted row must see some key.
         row_stride: sample every so many rows of `prefill`; 1 is the exact mean.
+        row_weights: makes the mean of a kind a weighted one, e.g. 0 for rows that are padding.
 
     Raises:
         ValueError: when the heads do not divide, or the stride is below 1.
@@ -65,6 +67,12 @@ def attention_rows(
         thin = slice(None, None, row_stride if kind in THINNED else 1)
         wanted = q.detach()[:, :, rows][:, :, thin]
         bias = _bias(None if positions is None else positions[rows][thin], k, key_mask)
+        weights = (row_weights or {}).get(kind)
+        if weights is not None:
+            weights = weights[thin].float()
+            total = _weighted_sum(wanted, k.detach(), scale, bias, weights)
+            means[kind] = total[:, columns] / (q.shape[1] * weights.sum())
+            continue
         large = q.shape[1] * wanted.shape[2] * k.shape[2] > CACHE_LOGITS
         column_sum = _sum_by_head if large and on_host(q) else _sum_at_once
         total = column_sum(wanted, k.detach(), scale, bias)
@@ -103,13 +111,32 @@ def _sum_at_once(
     scale: float,
     bias: Float[Tensor, "#b 1 #r t"] | None,
 ) -> Float[Tensor, "b t"]:
+    return _probabilities(q, k, scale, bias).sum((1, 2))
+
+
+def _weighted_sum(
+    q: Float[Tensor, "b h r dh"],
+    k: Float[Tensor, "b h_kv t dh"],
+    scale: float,
+    bias: Float[Tensor, "#b 1 #r t"] | None,
+    weights: Float[Tensor, " r"],
+) -> Float[Tensor, "b t"]:
+    return (weights @ _probabilities(q, k, scale, bias)).sum(1)
+
+
+def _probabilities(
+    q: Float[Tensor, "b h r dh"],
+    k: Float[Tensor, "b h_kv t dh"],
+    scale: float,
+    bias: Float[Tensor, "#b 1 #r t"] | None,
+) -> Float[Tensor, "b h r t"]:
     (b, h, r, dh), t = q.shape, k.shape[2]
     # Query heads that share a key head lie one after another: one product serves them all.
-    queries = (q.float() * scale).reshape(b, k.shape[1], -1, dh)
+    queries = (q.float() * scale).reshape(b, k.shape[1], h // k.shape[1] * r, dh)
     logits = (queries @ k.float().mT).view(b, h, r, t)
     if bias is not None:
         logits += bias
-    return logits.softmax(-1).sum((1, 2))
+    return logits.softmax(-1)
 
 
 def _sum_by_head(

@@ -19,7 +19,7 @@ def on_host(tensor: Tensor) -> bool:
     """True when plain numpy may read `tensor`: on the CPU, and not being traced for an export."""
     import torch
 
-    if not tensor.is_cpu:
+    if not tensor.is_cpu or type(tensor) is not torch.Tensor:  # a fake one has no values
         return False
     return not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export())
 

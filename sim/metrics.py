@@ -10,6 +10,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from policy.types import PHASE_ABOVE_CUT, PHASES
+from pruning.ceiling import speedup_ceiling
 from sim.rollout.types import DENSE, Cell, EpisodeRecord
 from sim.statistics import paired_difference, percentile, wilson_interval
 
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
     from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
-BELOW_PHASE, CUT_PHASE = "prefill_below", "prefill_above"
-PHASES = ("preprocess", "vision", BELOW_PHASE, "selection", CUT_PHASE, "decode", "head")
+BELOW_PHASE = "prefill_below"
 
 
 class IdlePrunerError(RuntimeError):
@@ -62,26 +63,6 @@ def check_pruners_ran(metrics: dict[str, Any]) -> None:
             f"the pruner never ran in {', '.join(idle)}: every query was dense, so these are not "
             "results of pruning; check that the policy supports the method, or run longer episodes"
         )
-
-
-def speedup_ceiling(query_ms: float, above_ms: float, kept_share: float) -> float:
-    """Best speed-up that dropping tokens behind the cut can give (Amdahl).
-
-    Only the layers above the cut see fewer tokens. Preprocessing, vision, the layers below the cut,
-    action decoding, heads and overhead stay, and so do the non-visual tokens above the cut:
-
-        ceiling = T / (T - T_above * (1 - s_kept / s_all))
-
-    The cost above the cut is taken as linear in the sequence; attention itself is quadratic, so a
-    long sequence may come out a little better than this. A method with cuts of its own is put in
-    with all layers for T_above, and for s_kept with their mean length.
-
-    Args:
-        query_ms: dense query, T.
-        above_ms: time of the layers above the cut in the dense query, T_above.
-        kept_share: length of the sequence behind the cut over its full length, text included.
-    """
-    return query_ms / (query_ms - above_ms * (1.0 - kept_share))
 
 
 def _summarise_cell(
@@ -162,7 +143,7 @@ def _ceiling(judged: Sequence[EpisodeRecord], dense: Sequence[EpisodeRecord]) ->
         if r.sequence_tokens
         for i in _pruned_queries(r)
     ]
-    short_ms = phases.get(CUT_PHASE)
+    short_ms = phases.get(PHASE_ABOVE_CUT)
     if query_ms is None or short_ms is None:
         return None
     if not shares:  # nothing was pruned: a dense cell gains nothing, a silent policy is unknown

@@ -29,6 +29,7 @@ EXTRAS = {
     "torch": ("torch",),
     "sim": ("mujoco", "robosuite", "scipy", "trimesh", "fast-simplification", "av"),
     "viz": ("rerun-sdk",),
+    "trt-rtx": ("tensorrt-rtx-cu12-bindings", "tensorrt-rtx-cu12-libs"),
 }
 _LEAST_FREE_GB = 2.0
 _LEAST_MEMORY_GB = 3.0
@@ -157,6 +158,26 @@ def check_onnxruntime() -> Iterator[Check]:
     yield Check("onnxruntime", "ok", ", ".join(onnxruntime.get_available_providers()))
 
 
+def check_tensorrt() -> Iterator[Check]:
+    """Which TensorRT is here, and whether what it builds can also run."""
+    from engines.tensorrt.library import MODULES, find_library, installed
+    from engines.tensorrt.session import NOT_EXECUTED
+
+    here = [name for name in MODULES if installed(name)]
+    if not here:
+        yield Check("tensorrt", "note", "absent: engines run on ONNX Runtime or torch")
+    for name in here:
+        library = find_library(name)
+        runs = library.driver and importlib.util.find_spec("cuda") is not None
+        if runs:
+            yield Check("tensorrt", "ok", f"{library}, with a CUDA driver")
+        elif library.driver:
+            remedy = "run `pip install cuda-python` in the CUDA version of the device"
+            yield Check("tensorrt", "note", f"{library}: plans cannot run, no cuda-python", remedy)
+        else:
+            yield Check("tensorrt", "note", f"{library}: {NOT_EXECUTED}")
+
+
 def check_gl() -> Iterator[Check]:
     """Render one frame, in a subprocess."""
     if importlib.util.find_spec("mujoco") is None:
@@ -249,6 +270,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "packages": check_packages,
     "torch": check_torch,
     "onnxruntime": check_onnxruntime,
+    "tensorrt": check_tensorrt,
     "gl": check_gl,
     "weights": check_weights,
     "disk": check_disk,

@@ -14,7 +14,7 @@ from leanvla.errors import UsageError
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from policy.openvla.policy import OpenVLAPolicy
+    from policy.openvla.contract import Contract
     from policy.types import Inference, Observation
 
 SCHEMA = "leanvla.infer/1"
@@ -27,7 +27,7 @@ class Infer:
     Attributes:
         image: picture of the main camera, PNG or JPEG.
         text: what the robot should do.
-        policy: name of a packaged policy, or a checkpoint folder.
+        policy: name of a packaged policy, or a folder: a checkpoint's or an engine's.
         wrist: pictures of the further cameras, in the policy's order.
         state: proprioceptive values, in the policy's order and units.
         method: pruning method, see `leanvla methods`.
@@ -78,10 +78,10 @@ def _budget(keep: float | None) -> int | float | None:
 def _observation(config: Infer) -> Observation:
     """What the policy will see, refused before any weight is read when it cannot be used."""
     from policy.openvla.config import load_config
-    from policy.registry import resolve_policy
+    from policy.registry import describing_files, resolve_policy
     from policy.types import Observation, ObservationSpec
 
-    architecture = load_config(resolve_policy(config.policy))
+    architecture = load_config(describing_files(resolve_policy(config.policy)))
     observation = Observation(
         images=tuple(read_image(path) for path in (config.image, *config.wrist)),
         state=np.array(config.state, np.float32) if config.state else None,
@@ -108,7 +108,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         raise UsageError(f"{path}: not a readable PNG or JPEG ({error})") from None
 
 
-def _plain(policy: OpenVLAPolicy, answer: Inference) -> dict[str, object]:
+def _plain(policy: Contract, answer: Inference) -> dict[str, object]:
     chunk, timing = answer.chunk, answer.timing
     return {
         "schema": SCHEMA,
@@ -125,7 +125,7 @@ def _plain(policy: OpenVLAPolicy, answer: Inference) -> dict[str, object]:
     }
 
 
-def _show(policy: OpenVLAPolicy, answer: Inference) -> None:
+def _show(policy: Contract, answer: Inference) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from policy.openvla.config import load_config
 from policy.openvla.layout import count_parameters
 from policy.openvla.macs import most_speedup, query_macs
-from policy.registry import resolve_policy
+from policy.registry import describing_files, resolve_policy
 from pruning.types import Budget
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Inspect:
     """Describe a checkpoint without reading its weights.
 
     Attributes:
-        policy: name of a packaged policy, or a checkpoint folder.
+        policy: name of a packaged policy, or a folder: a checkpoint's or an engine's.
         cut: full decoder layers to count with; the checkpoint's or the family's when left out.
         json: machine-readable output.
     """
@@ -41,7 +41,7 @@ class Inspect:
 def run(config: Inspect) -> int:
     """Print the description; returns the exit code."""
     folder = resolve_policy(config.policy)
-    card = describe(load_config(folder), config.cut)
+    card = describe(load_config(describing_files(folder)), config.cut)
     if config.json:
         print(json.dumps({"schema": SCHEMA, "folder": str(folder), **card}, indent=2))
     else:

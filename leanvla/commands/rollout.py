@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from leanvla.errors import INTERRUPTED
 from sim.rollout.types import RolloutError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.rollout.worker import WorkerSpec
 
 # How a run is carried out or shown; may differ when it is resumed.
-NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json")
+NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Rollout:
         sim_timeout: seconds without an answer after which a simulator is ended.
         video: episodes to record as MP4.
         rerun: write the recorded episodes to this `.rrd` file, too.
+        record: folder that takes one MCAP bag per episode, for `leanvla replay`; every control step
+            is rendered then.
+        redact: what is done to recorded pictures: `none`, `mosaic`, or `drop`.
         json: print `metrics.json` instead of the table.
     """
 
@@ -75,6 +78,8 @@ class Rollout:
     sim_timeout: float = 60.0
     video: int = 2
     rerun: Path | None = None
+    record: Path | None = None
+    redact: Literal["none", "mosaic", "drop"] = "none"
     json: bool = False
 
 

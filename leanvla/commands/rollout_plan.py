@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.errors import EnvironmentFault, UsageError
 from pruning.registry import make_method
-from pruning.types import Budget
 from sim.rollout.runner import Plan, grid
 from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
 from sim.rollout.worker import WorkerSpec
 
 if TYPE_CHECKING:
     from leanvla.commands.rollout import Rollout
+    from pruning.base import Method
 
 
 def make_plan(config: Rollout) -> Plan:
@@ -26,14 +26,16 @@ def make_plan(config: Rollout) -> Plan:
         UsageError: for a number that makes no sense.
         MethodError: for an unknown method or field; it lists the valid ones and the nearest.
         BudgetError: for a keep ratio outside (0, 1].
+        PolicyNameError: for an unknown policy; it lists the packaged ones and the nearest.
+        EngineError: for a method or budget that the engine was not exported with.
     """
     _check_numbers(config)
-    methods = _split(config.method, "--method")
-    keeps = [_ratio(text) for text in _split(config.keep, "--keep")]
-    options = _options(config)
-    for method in methods:
-        for keep in keeps if method != DENSE else []:
-            make_method(method, keep=keep, **options)
+    methods = split_list(config.method, "--method")
+    keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
+    fields = parse_options(config.option)
+    pruned = [name for name in methods if name != DENSE]
+    made = [make_method(name, keep=keep, **fields) for name in pruned for keep in keeps]
+    _check_rungs(config, made)
     if config.policy == EXPERT and methods != [DENSE]:
         _say("the expert is no model: there is nothing to prune, it runs once as `dense`")
         methods = [DENSE]
@@ -58,10 +60,12 @@ def make_spec(config: Rollout) -> WorkerSpec:
     shown = {"render_profile": config.render_profile, "view_size": config.view_size}
     return WorkerSpec(
         suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
-        policy=Source(config.policy, policy_options, _options(config)),
+        policy=Source(config.policy, policy_options, parse_options(config.option)),
         execute=config.execute,
         threads=config.threads,
         deadlines=Deadlines(request=config.sim_timeout),
+        record=None if config.record is None else str(config.record),
+        redact=config.redact,
     )
 
 
@@ -74,8 +78,9 @@ def check_machine(config: Rollout) -> None:
     """
     if config.video and importlib.util.find_spec("av") is None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
-    own = config.policy == EXPERT or ":" in config.policy
-    if not own and importlib.util.find_spec("torch") is None:
+    if config.record is not None:
+        _check_record(config)
+    if _needs_torch(config) and importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
     if config.rerun is not None:
         from sim.rerun_log import check_rerun
@@ -90,6 +95,32 @@ def check_machine(config: Rollout) -> None:
         raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")
 
 
+def _needs_torch(config: Rollout) -> bool:
+    """An engine, the expert and a policy of the user's own bring what they need."""
+    from policy.registry import is_engine, resolve_policy
+
+    own = config.policy == EXPERT or ":" in config.policy
+    return not own and not is_engine(resolve_policy(config.policy))
+
+
+def _check_rungs(config: Rollout, methods: list[Method]) -> None:
+    """An engine runs the methods and budgets that it was exported with, no others."""
+    if config.policy == EXPERT or ":" in config.policy:
+        return
+    from policy.registry import describing_files, is_engine, resolve_policy
+
+    folder = resolve_policy(config.policy)
+    if not is_engine(folder):
+        return
+    from engines.manifest import read_manifest
+    from policy.openvla.config import load_config
+    from policy.openvla.engine.rungs import find_rung
+
+    manifest, architecture = read_manifest(folder), load_config(describing_files(folder))
+    for method in methods:
+        find_rung(manifest, method, architecture)
+
+
 def _check_numbers(config: Rollout) -> None:
     least = {"episodes": 1, "workers": 0, "threads": 1, "video": 0, "seed": 0}
     least |= {name: 1 for name in ("execute", "view_size") if getattr(config, name) is not None}
@@ -99,6 +130,14 @@ def _check_numbers(config: Rollout) -> None:
             raise UsageError(f"--{flag} is {getattr(config, name)}: give {low} or more")
     if not 0 < config.sim_timeout < math.inf:
         raise UsageError(f"--sim-timeout is {config.sim_timeout}: give seconds above 0")
+
+
+def _check_record(config: Rollout) -> None:
+    if config.policy == EXPERT:
+        raise UsageError("--record takes down a policy: for the expert there is `leanvla demos`")
+    missing = [name for name in ("mcap", "rosbags") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EnvironmentFault(f"--record needs {missing[0]}: pip install 'leanvla[replay]'")
 
 
 def _check_suite(config: Rollout) -> None:
@@ -114,40 +153,6 @@ def _check_suite(config: Rollout) -> None:
         get_profile(config.render_profile)
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
-
-
-def _split(text: str, flag: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise UsageError(f"{flag} is {text!r}: give values separated by single commas")
-    return list(dict.fromkeys(parts))
-
-
-def _ratio(text: str) -> float:
-    try:
-        ratio = float(text)
-    except ValueError:
-        raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25") from None
-    if ratio > 1:
-        raise UsageError(f"--keep has {text!r}: rollouts take ratios in (0, 1], e.g. 0.5,0.25")
-    Budget(ratio)
-    return ratio
-
-
-def _options(config: Rollout) -> dict[str, Any]:
-    return dict(_option(text) for text in config.option)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--option is {text!r}: give field=value, e.g. window=5")
-    if name == "keep":
-        raise UsageError(f"--option is {text!r}: keep has a flag of its own, --keep")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _say(sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""The charts of the reports, as inline SVG that follows the page's colours."""
+"""The two charts of a rollout report, as inline SVG that follows the page's colours."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
+from leanvla.report.svg import WIDTH, colour, legend, round_step, svg, text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-WIDTH = 980
 LABEL = 190
 BAR, GAP, TOP = 17, 9, 26
 
@@ -48,8 +49,8 @@ def latency_bars(bars: Sequence[Bar]) -> str:
     body = [_bar(bar, TOP + i * (BAR + GAP), scale, phases) for i, bar in enumerate(bars)]
     bottom = TOP + len(bars) * (BAR + GAP)
     axis = _axis(longest, scale, bottom)
-    legend, height = _legend([*phases, "overhead"], bottom + 34)
-    return _svg(height, [axis, *body, *legend], "query latency by phase")
+    names, height = legend([*phases, "overhead"], bottom + 34)
+    return svg(height, [axis, *body, *names], "query latency by phase")
 
 
 def success_curves(curves: Mapping[str, Sequence[Point]], dense: Point | None) -> str:
@@ -67,51 +68,26 @@ def success_curves(curves: Mapping[str, Sequence[Point]], dense: Point | None) -
     def y(rate: float) -> float:
         return bottom - rate * (bottom - top)
 
-    parts = [_level(f"{level:.0%}", y(level), left, width) for level in (0, 0.25, 0.5, 0.75, 1)]
-    parts += [_text(x(keep), bottom + 18, f"{keep:g}", "middle", "soft") for keep in keeps]
+    parts = [_level(level, y(level), left, width) for level in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    parts += [text(x(keep), bottom + 18, f"{keep:g}", "middle", "soft") for keep in keeps]
     if dense:
         parts.append(_dense_band(dense, y, left, width))
     for number, points in enumerate(curves.values()):
         shift = (number - (len(curves) - 1) / 2) * 7  # side by side, so that no bar hides another
-        parts.append(_curve([(x(p.keep) + shift, p) for p in points], y, _colour(number + 1)))
-    legend, _ = _legend(list(curves), bottom + 40, first=1)
-    parts += legend
-    return _svg(height + 10, parts, "success against keep ratio", width)
-
-
-def lines(curves: Mapping[str, Sequence[tuple[float, float]]], label: str) -> str:
-    """Lines over one horizontal axis, both axes from zero; `label` says what is drawn."""
-    points = [point for curve in curves.values() for point in curve]
-    if not points:
-        return ""
-    width, left, top, bottom = 720, 52, 30, 230
-    far, high = max(x for x, _ in points) or 1.0, max(y for _, y in points) or 1.0
-    across, up = (width - left - 20) / far, (bottom - top) / high
-    parts = [_text(left, top - 14, label, "start")]
-    step = _round_step(high / 4)
-    for tick in (i * step for i in range(int(high / step) + 1)):
-        parts.append(_level(f"{tick:g}", bottom - tick * up, left, width))
-    step = _round_step(far / 6)
-    for tick in (i * step for i in range(int(far / step) + 1)):
-        parts.append(_text(left + tick * across, bottom + 16, f"{tick:,.0f}", "middle", "soft"))
-    for number, curve in enumerate(curves.values()):
-        path = " ".join(f"{left + x * across:.1f},{bottom - y * up:.1f}" for x, y in curve)
-        colour = _colour(number + 1)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
-        )
-    legend, height = _legend(list(curves), bottom + 40, first=1)
-    return _svg(height, [*parts, *legend], label, width)
+        parts.append(_curve([(x(p.keep) + shift, p) for p in points], y, colour(number + 1)))
+    names, _ = legend(list(curves), bottom + 40, first=1)
+    parts += names
+    return svg(height + 10, parts, "success against keep ratio", width)
 
 
 def _bar(bar: Bar, y: float, scale: float, phases: list[str]) -> str:
-    parts, x = [_text(LABEL - 12, y + 13, bar.label, "end")], float(LABEL)
+    parts, x = [text(LABEL - 12, y + 13, bar.label, "end")], float(LABEL)
     rest = max(0.0, bar.total_ms - sum(ms for _, ms in bar.parts))
     for name, ms in (*bar.parts, ("overhead", rest)):
         number = phases.index(name) if name in phases else len(phases)
         parts.append(
             f'<rect x="{x:.1f}" y="{y}" width="{ms * scale:.2f}" height="{BAR}" '
-            f'fill="{_colour(number)}"><title>{escape(name)} {ms:.2f} ms</title></rect>'
+            f'fill="{colour(number)}"><title>{escape(name)} {ms:.2f} ms</title></rect>'
         )
         x += ms * scale
     note = f"{bar.total_ms:.1f} ms"
@@ -123,29 +99,24 @@ def _bar(bar: Bar, y: float, scale: float, phases: list[str]) -> str:
         )
         note += f" (ceiling {bar.ceiling_ms:.1f})"
         x = max(x, at)
-    return "".join([*parts, _text(x + 8, y + 13, note, "start", "soft")])
+    return "".join([*parts, text(x + 8, y + 13, note, "start", "soft")])
 
 
 def _axis(longest: float, scale: float, bottom: float) -> str:
-    step = _round_step(longest / 5)
+    step = round_step(longest / 5)
     ticks = [i * step for i in range(int(longest / step) + 1)]
     lines = (
         f'<line x1="{LABEL + t * scale:.1f}" x2="{LABEL + t * scale:.1f}" y1="{TOP - 8}" '
         f'y2="{bottom}" stroke="var(--line)"/>'
-        + _text(LABEL + t * scale, TOP - 13, f"{t:g} ms", "middle", "soft")
+        + text(LABEL + t * scale, TOP - 13, f"{t:g} ms", "middle", "soft")
         for t in ticks
     )
     return "".join(lines)
 
 
-def _round_step(rough: float) -> float:
-    power = 10 ** math.floor(math.log10(rough or 1.0))
-    return next(power * m for m in (1, 2, 5, 10) if power * m >= rough)
-
-
-def _level(label: str, y: float, left: float, width: float) -> str:
-    line = f'<line x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
-    return line + _text(left - 8, y + 4, label, "end", "soft")
+def _level(level: float, y: float, left: float, width: float) -> str:
+    line = f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" stroke="var(--line)"/>'
+    return line + text(left - 8, y + 4, f"{level:.0%}", "end", "soft")
 
 
 def _dense_band(dense: Point, y: Callable[[float], float], left: float, width: float) -> str:
@@ -155,7 +126,7 @@ def _dense_band(dense: Point, y: Callable[[float], float], left: float, width: f
         'fill="var(--c0)" opacity=".13"/>'
         f'<line x1="{left}" x2="{width - 10}" y1="{middle:.1f}" y2="{middle:.1f}" '
         'stroke="var(--c0)" stroke-dasharray="5 4"/>'
-        + _text(width - 12, middle - 6, f"dense {dense.rate:.0%}", "end", "soft")
+        + text(width - 12, middle - 6, f"dense {dense.rate:.0%}", "end", "soft")
     )
 
 
@@ -171,34 +142,3 @@ def _curve(points: Sequence[tuple[float, Point]], y: Callable[[float], float], c
             f"<title>keep {p.keep:g}: {p.rate:.1%} [{p.low:.1%}, {p.high:.1%}]</title></circle>"
         )
     return "".join(parts)
-
-
-def _legend(names: Sequence[str], y: float, first: int = 0) -> tuple[list[str], float]:
-    """Coloured names in a row, broken when full, and the height that the chart then has."""
-    parts, x = [], 10.0
-    for number, name in enumerate(names, first):
-        if x + 40 + 7 * len(name) > 720:
-            x, y = 10.0, y + 20
-        parts.append(
-            f'<rect x="{x}" y="{y - 9}" width="11" height="11" rx="2" fill="{_colour(number)}"/>'
-            + _text(x + 17, y + 1, name, "start")
-        )
-        x += 40 + 7 * len(name)
-    return parts, y + 14
-
-
-def _colour(number: int) -> str:
-    return f"var(--c{number % 9})"
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
-    )
-
-
-def _svg(height: float, parts: Sequence[str], label: str, width: int = WIDTH) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )

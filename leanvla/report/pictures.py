@@ -27,7 +27,7 @@ def film_strips(recordings: Iterable[Recording]) -> list[Picture]:
         Picture(
             _caption(film),
             tuple(
-                (f"step {frame.step}", _png(compose(film, frame)))
+                (f"step {frame.step}", png(compose(film, frame)))
                 for frame in moments(film.frames, MOMENTS)
             ),
         )
@@ -63,7 +63,7 @@ def _caption(film: Recording) -> str:
     return f"{text}, {record.outcome} after {record.steps} steps"
 
 
-def _png(picture: UInt8[ndarray, "h w 3"]) -> bytes:
+def png(picture: UInt8[ndarray, "h w 3"]) -> bytes:
     """A PNG of 128 colours: a third of the size, and no eye sees it at this scale."""
     from PIL import Image
 

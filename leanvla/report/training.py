@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from leanvla.report.charts import lines
+from leanvla.report.curves import curves
 from leanvla.report.page import facts, page, paragraph, section, table
 from leanvla.run_folder import environment, write_text
 from sim.statistics import wilson_interval
@@ -76,13 +76,13 @@ def _stage_row(stage: list[Row]) -> list[str]:
 
 
 def _curve(name: str, stages: list[list[Row]]) -> str:
-    start, curves = 0, {}
+    start, named = 0, {}
     for number, stage in enumerate(stages, 1):
-        curves[f"{number}: stage {stage[-1]['stage']} of {stage[-1]['stages']}"] = [
+        named[f"{number}: stage {stage[-1]['stage']} of {stage[-1]['stages']}"] = [
             (start + row["samples"], row[name]) for row in stage
         ]
         start += stage[-1]["samples"]
-    return lines(curves, f"{name} loss against samples")
+    return curves(named, f"{name} loss against samples")
 
 
 def _corrections(rounds: Sequence[Row]) -> str:

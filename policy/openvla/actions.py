@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
 
 OFT_RANGE_EPS = 1e-8
-_BOUND_NAMES = {"q99": ("q01", "q99"), "minmax": ("min", "max")}
+BOUND_NAMES = {"q99": ("q01", "q99"), "minmax": ("min", "max")}
 
 
 def bin_edges(config: OpenVLAConfig) -> Float64[np.ndarray, " bins"]:
@@ -146,7 +146,7 @@ class _Range:
         config: OpenVLAConfig,
         n: int,
     ) -> None:
-        low_name, high_name = _BOUND_NAMES[config.bounds]
+        low_name, high_name = BOUND_NAMES[config.bounds]
         where = f"norm_stats[{key!r}].{part}"
         self.low = _vector(stats, part, low_name, where, n)
         high = _vector(stats, part, high_name, where, n)

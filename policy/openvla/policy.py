@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
-from policy.openvla.actions import Normalizer, tokens_to_values
 from policy.openvla.config import load_config
-from policy.openvla.processing import ImageProcessor
+from policy.openvla.contract import Contract
 from policy.openvla.runtime import Query, Runtime
 from policy.openvla.shared import shared_network
 from policy.openvla.stopwatch import Stopwatch
 from policy.openvla.tokenizer import PromptTokenizer
-from policy.types import (
-    ActionChunk,
-    ActionSpec,
-    Inference,
-    Observation,
-    ObservationError,
-    ObservationSpec,
-    Timing,
-)
-from pruning.history import HistoryKey, PrunerState, fresh
+from policy.types import Inference, Timing
 from pruning.registry import make_method
 from pruning.runtime import Pruner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.model import OpenVLAModel
     from policy.openvla.runtime import Answer
+    from policy.types import ActionChunk, Observation
     from pruning.base import Method
+    from pruning.history import PrunerState
 
 
-class OpenVLAPolicy:
+class OpenVLAPolicy(Contract):
     """A checkpoint of the OpenVLA family, paired with a pruning method.
 
     Attributes:
@@ -69,20 +59,13 @@ class OpenVLAPolicy:
         unnorm_key: str | None = None,
     ) -> None:
         method.budget.tokens(config.tokens_per_view)  # refused here, not in the first query
-        self.config, self.tokenizer = config, tokenizer
-        self.normalizer = Normalizer(config, unnorm_key)
-        self.processor = ImageProcessor(config)
+        super().__init__(config, tokenizer, unnorm_key)
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         if config.cut_layer is not None:
             method = method.at_cut(config.cut_layer)
         self.pruner = Pruner(method, config.text.num_hidden_layers, model.causal)
         self.runtime = Runtime(model, self.pruner)
-        self.observation_spec = ObservationSpec(config.views, config.state_names)
-        self.action_spec = ActionSpec(
-            config.action_names, config.chunk, config.rate_hz, config.rotation, config.gripper
-        )
-        self.execute = config.execute or config.chunk
 
     @classmethod
     def from_folder(
@@ -107,10 +90,6 @@ class OpenVLAPolicy:
         tokenizer = PromptTokenizer(folder, config)
         return cls(config, model, tokenizer, method, unnorm_key)
 
-    def initial_state(self) -> PrunerState:
-        """Nothing remembered."""
-        return fresh()
-
     def infer(self, observation: Observation, state: PrunerState) -> Inference:
         """Run one query.
 
@@ -133,51 +112,27 @@ class OpenVLAPolicy:
             dense_warmup=answer.dense_warmup,
             sequence_tokens=answer.sequence_tokens,
             kept_sequence_tokens=answer.kept_sequence_tokens,
+            spans=tuple(clock.spans),
             layer_sequence_tokens=answer.layer_sequence_tokens,
         )
         return Inference(chunk, answer.state, timing)
 
     def _query(self, observation: Observation) -> Query:
-        input_ids = torch.from_numpy(self.tokenizer(observation.instruction))
-        self._check_length(input_ids)
+        input_ids = torch.from_numpy(self.prompt_ids(observation.instruction))
         pixels = torch.from_numpy(self.processor(observation.images))
-        proprio = None
-        if self.config.proprio_dim and observation.state is not None:
-            proprio = torch.from_numpy(self.normalizer.normalize_state(observation.state)[None])
-            proprio = proprio.to(self.device, self.dtype)
-        grid = self.config.towers[0].grid
-        key = HistoryKey(
-            observation.episode, observation.instruction, (grid, grid), self.config.views
-        )
+        proprio = self.proprio(observation)
         return Query(
             pixels.to(self.device, self.dtype),
             input_ids.to(self.device),
-            proprio,
-            key,
+            None if proprio is None else torch.from_numpy(proprio).to(self.device, self.dtype),
+            self.history_key(observation),
             observation.stamp_s,
         )
 
-    def _check_length(self, input_ids: Tensor) -> None:
-        layout, most = (
-            self.runtime.model.layout(input_ids),
-            self.config.text.max_position_embeddings,
-        )
-        length = layout.length + (
-            0 if layout.actions else self.config.dof - 1
-        )  # decoded one by one
-        if length > most:
-            raise ObservationError(
-                f"instruction is too long: with its {layout.prompt} prompt tokens the sequence has "
-                f"{length}, the decoder reads {most}; say it in fewer words"
-            )
-
     def _chunk(self, answer: Answer) -> ActionChunk:
-        shape = (self.config.chunk, self.config.dof)
-        tokens = None
-        if answer.values is not None:
-            values = answer.values.float().cpu().numpy()
-        else:
-            tokens = cast("Tensor", answer.tokens).cpu().numpy().reshape(shape)
-            values = tokens_to_values(tokens, self.config)
-        kept = tuple(view.cpu().numpy() for view in answer.kept)
-        return ActionChunk(self.normalizer.unnormalize(values), values, tokens, kept)
+        tokens, values = answer.tokens, answer.values
+        return self.chunk(
+            None if tokens is None else tokens.cpu().numpy(),
+            None if values is None else values.float().cpu().numpy(),
+            tuple(view.cpu().numpy() for view in answer.kept),
+        )

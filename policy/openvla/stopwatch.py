@@ -19,6 +19,7 @@ class Stopwatch:
 
     def __init__(self, synchronize: Callable[[], None] | None = None) -> None:
         self.phase_ms: dict[str, float] = {}
+        self.spans: list[tuple[str, float, float]] = []
         self._synchronize = synchronize
         self._start = self._last = time.perf_counter()
 
@@ -27,7 +28,9 @@ class Stopwatch:
         if self._synchronize is not None:
             self._synchronize()
         now = time.perf_counter()
-        self.phase_ms[phase] = self.phase_ms.get(phase, 0.0) + (now - self._last) * 1e3
+        began_ms, ended_ms = (self._last - self._start) * 1e3, (now - self._start) * 1e3
+        self.phase_ms[phase] = self.phase_ms.get(phase, 0.0) + ended_ms - began_ms
+        self.spans.append((phase, began_ms, ended_ms))
         self._last = now
 
     @property

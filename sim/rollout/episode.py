@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
     from numpy import ndarray
 
-    from policy.types import Observation, Policy
+    from policy.types import ActionChunk, Observation, Policy
     from sim.rollout.simulator import Advance, Opening, Simulator
     from sim.suites.base import SuiteSpec
 
@@ -27,11 +27,12 @@ EXPERT_STEPS = 8  # control steps per request when the expert acts
 
 
 class Turn(NamedTuple):
-    """One query and the steps that followed it."""
+    """One query and the steps that followed it; an expert's turn has no chunk."""
 
     advance: Advance
     timings: list[Timing]
     kept: Kept
+    chunk: ActionChunk | None = None
 
 
 class Agent(Protocol):
@@ -46,16 +47,29 @@ class Agent(Protocol):
         ...
 
 
+class Tape(Protocol):
+    """Whoever takes an episode down while it runs."""
+
+    def add(self, step: int, seen: Observation, turn: Turn) -> None:
+        """One query at control step `step`, and what followed."""
+        ...
+
+    def end(self, record: EpisodeRecord) -> None:
+        """How it ended."""
+        ...
+
+
 class PolicyAgent:
     """A policy that is asked once per chunk.
 
     Args:
         policy: the policy.
         execute: control steps executed of each chunk; None asks the policy, then the chunk.
+        watch: look between the steps, too; for recordings.
     """
 
-    def __init__(self, policy: Policy, execute: int | None) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, execute: int | None, *, watch: bool = False) -> None:
+        self._policy, self._watch = policy, watch
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
         self._state = policy.initial_state()
@@ -75,7 +89,8 @@ class PolicyAgent:
         observation = self._choose(seen) if self._choose else seen
         chunk, self._state, timing = self._policy.infer(observation, self._state)
         actions = chunk.actions[: min(self._execute, most)]
-        return Turn(simulator.advance(actions, film), [timing], chunk.kept)
+        advance = simulator.advance(actions, film, watch=self._watch)
+        return Turn(advance, [timing], chunk.kept, chunk)
 
 
 class ExpertAgent:
@@ -91,7 +106,11 @@ class ExpertAgent:
 
 
 def run_episode(
-    job: Job, agent: Agent, simulator: Simulator, beat: Callable[[Beat], None]
+    job: Job,
+    agent: Agent,
+    simulator: Simulator,
+    beat: Callable[[Beat], None],
+    tape: Tape | None = None,
 ) -> tuple[EpisodeRecord, Recording | None]:
     """Run one attempt of `job`.
 
@@ -100,6 +119,7 @@ def run_episode(
         agent: who acts.
         simulator: where.
         beat: told after every query.
+        tape: takes the episode down; the caller closes it.
 
     Raises:
         SimulatorLostError: when the simulator hung, crashed or raised.
@@ -115,10 +135,14 @@ def run_episode(
         # Called by its seed, so that a method that draws draws the same whenever it is run again.
         seen = dataclasses.replace(seen, episode=job.seed)
         turn = agent.turn(simulator, seen, suite.max_steps - notes.steps, job.film)
+        if tape is not None:
+            tape.add(notes.steps, seen, turn)
         notes.add(turn)
         beat(Beat(job.cell, turn.timings[-1].query_ms if turn.timings else 0.0))
         seen = turn.advance.observation
     record = notes.record(job, suite, time.perf_counter() - began)
+    if tape is not None:
+        tape.end(record)
     return record, notes.recording(record, suite) if job.film else None
 
 

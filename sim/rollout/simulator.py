@@ -55,6 +55,7 @@ class Advance(NamedTuple):
         observation: what is seen now; None once solved, when nobody will look.
         film: recorded frames as (control steps into this chunk, one image per view).
         thinking_ms: time the expert took for each step; empty for a policy's chunk.
+        watched: what was seen between the steps, when that was asked for.
     """
 
     steps: int
@@ -63,6 +64,7 @@ class Advance(NamedTuple):
     observation: Observation | None
     film: list[tuple[int, Images]]
     thinking_ms: list[float]
+    watched: tuple[Observation, ...] = ()
 
 
 class Simulator:
@@ -98,9 +100,11 @@ class Simulator:
         """Reset to `seed` and look."""
         return self._ask("begin", seed, swap, film)
 
-    def advance(self, actions: Float32[ndarray, "k dof"], film: int | None) -> Advance:
-        """Execute up to `k` control steps, then look."""
-        return self._ask("advance", actions, film)
+    def advance(
+        self, actions: Float32[ndarray, "k dof"], film: int | None, *, watch: bool = False
+    ) -> Advance:
+        """Execute up to `k` control steps, then look; with `watch`, look between them, too."""
+        return self._ask("advance", actions, film, watch)
 
     def follow_expert(self, steps: int, film: int | None) -> Advance:
         """Let the scripted expert act for up to `steps` control steps, then look."""
@@ -183,8 +187,10 @@ class _Desk:
             self.suite.set_instruction(self.suite.alternative_instruction(seed))
         return Opening(start, self.suite.observe(), self._look(film))
 
-    def advance(self, actions: Float32[ndarray, "k dof"], film: int | None) -> Advance:
-        walk = _Walk(self.suite, film)
+    def advance(
+        self, actions: Float32[ndarray, "k dof"], film: int | None, watch: bool = False
+    ) -> Advance:
+        walk = _Walk(self.suite, film, watch)
         for action in actions:
             if walk.step(action):
                 break
@@ -207,13 +213,16 @@ class _Desk:
 class _Walk:
     """Some control steps in a row, with a frame now and then."""
 
-    def __init__(self, suite: Suite, film: int | None) -> None:
-        self._suite, self._size = suite, film
+    def __init__(self, suite: Suite, film: int | None, watch: bool = False) -> None:
+        self._suite, self._size, self._watch = suite, film, watch
+        self._watched: list[Observation] = []
         self._steps = 0
         self._film: list[tuple[int, Images]] = []
         self._success = self._wrong = False
 
     def step(self, action: Float32[ndarray, " dof"]) -> bool:
+        if self._watch and self._steps:
+            self._watched.append(self._suite.observe())
         result: StepResult = self._suite.step(action)
         self._steps += 1
         self._success = bool(result.success)
@@ -224,7 +233,8 @@ class _Walk:
 
     def arrive(self, thinking_ms: list[float]) -> Advance:
         seen = None if self._success else self._suite.observe()
-        return Advance(self._steps, self._success, self._wrong, seen, self._film, thinking_ms)
+        film, watched = self._film, tuple(self._watched)
+        return Advance(self._steps, self._success, self._wrong, seen, film, thinking_ms, watched)
 
 
 def _photograph(suite: Suite, size: int) -> Images:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim.rollout.episode import ExpertAgent, PolicyAgent, run_episode
@@ -14,7 +16,9 @@ from sim.rollout.types import EXPERT, Cell, Deadlines, Done, Fatal, Job, Lost, S
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from policy.replay.redact import Redaction
     from sim.rollout.episode import Agent
+    from sim.rollout.tape import EpisodeTape
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class WorkerSpec:
         threads: threads of the policy's process.
         deadlines: how long silence is forgiven.
         log: file that takes the workers' and simulators' own output; None means stderr.
+        record: folder that takes one recording per episode; None records none.
+        redact: what is done to recorded pictures: `none`, `mosaic` or `drop`.
     """
 
     suite: Source
@@ -36,6 +42,8 @@ class WorkerSpec:
     threads: int = 1
     deadlines: Deadlines = field(default_factory=Deadlines)
     log: str | None = None
+    record: str | None = None
+    redact: Redaction = "none"
 
 
 def serve_episodes(connection: Connection, spec: WorkerSpec) -> None:
@@ -66,7 +74,8 @@ def _attempt(
         if job.cell not in agents:
             agents[job.cell] = _make_agent(spec, job.cell)
         where += f", seed {job.seed}"
-        return Done(*run_episode(job, agents[job.cell], simulator, connection.send))
+        with _tape(job, spec, simulator) as tape:
+            return Done(*run_episode(job, agents[job.cell], simulator, connection.send, tape))
     except SimulatorLostError as error:
         return Lost(str(error))
     except SuiteUnavailableError as error:
@@ -81,7 +90,19 @@ def _attempt(
 def _make_agent(spec: WorkerSpec, cell: Cell) -> Agent:
     if spec.policy.name == EXPERT:
         return ExpertAgent()
-    return PolicyAgent(make_policy(spec.policy, cell, spec.threads), spec.execute)
+    policy = make_policy(spec.policy, cell, spec.threads)
+    return PolicyAgent(policy, spec.execute, watch=spec.record is not None)
+
+
+def _tape(
+    job: Job, spec: WorkerSpec, simulator: Simulator
+) -> contextlib.AbstractContextManager[EpisodeTape | None]:
+    """The recording of this attempt; filming runs the same episode again and needs none."""
+    if spec.record is None or job.film is not None:
+        return contextlib.nullcontext()
+    from sim.rollout.tape import EpisodeTape
+
+    return EpisodeTape(Path(spec.record), job, simulator.spec, spec.policy, spec.redact)
 
 
 def _exit_code(error: Exception) -> int:

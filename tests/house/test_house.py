@@ -79,6 +79,7 @@ def _check_lengths(kind, lengths, *, median, p90, most):
         "import policy.types",
         "import pruning.types",
         "import sim.suites.base",
+        "import policy.robot.session, policy.robot.guard, policy.contract_file",
         "import leanvla.run_folder, leanvla.commands.doctor",
         "import leanvla.cli as c; c.main(['--help'])",
         "import leanvla.cli as c; c.main(['nonsense'])",

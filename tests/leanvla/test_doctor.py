@@ -102,3 +102,18 @@ def test_threads(monkeypatch, threads, status):
 def test_this_machine_can_be_examined():
     names = [check.name for check in examine()]
     assert {"python", "packages", "torch", "gl", "disk", "memory", "threads"} <= set(names)
+
+
+def test_doctor_says_that_plans_were_not_executed(monkeypatch):
+    from engines.tensorrt import library
+
+    monkeypatch.setattr(library, "has_driver", lambda: False)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    (absent,) = doctor.check_tensorrt()
+    assert absent.detail.startswith("absent")
+    found = library.Library(library.TENSORRT_RTX, None, "1.7.1", driver=False)
+    monkeypatch.setattr(library, "installed", lambda name: name == library.TENSORRT_RTX)
+    monkeypatch.setattr(library, "find_library", lambda name: found)
+    (check,) = doctor.check_tensorrt()
+    assert (check.status, check.name) == ("note", "tensorrt")
+    assert "tensorrt_rtx 1.7.1: plans are built here and not executed" in check.detail

@@ -3,7 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sim.metrics import IdlePrunerError, check_pruners_ran, speedup_ceiling, summarise
+from pruning.ceiling import speedup_ceiling
+from sim.metrics import IdlePrunerError, check_pruners_ran, summarise
 from sim.rollout.pool import Pool
 from sim.rollout.runner import (
     Plan,

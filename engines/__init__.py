@@ -1,0 +1,1 @@
+"""Static graphs for eager models: export, build, verify, load. Nothing here knows a robot."""

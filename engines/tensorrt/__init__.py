@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: ONNX to plans, what is inside them, and how they run."""

@@ -1,0 +1,131 @@
+"""What is inside a network: inputs, outputs, layers, and whether pruning really is among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAMES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "FP8": "float8_e4m3fn",
+    "FP4": "float4_e2m1fn",
+    "E8M0": "float8_e8m0fnu",
+    "INT4": "int4",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a network.
+
+    Attributes:
+        name: in the graph.
+        shape: sizes; -1 where a profile or a value decides.
+        dtype: name of a numpy (or ml_dtypes) type.
+        decides_shapes: its value, not only its shape, decides sizes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    decides_shapes: bool = False
+
+    @property
+    def static(self) -> bool:
+        """Every size is fixed."""
+        return -1 not in self.shape
+
+    def __str__(self) -> str:
+        """`float16 [1, 55, 64]`."""
+        return f"{self.dtype} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a network holds.
+
+    Attributes:
+        inputs: in the order of the graph.
+        outputs: in the order of the graph.
+        layers: how many of each kind.
+        types: how many layers give each data type.
+        selections: gathers whose indices come from a top-k and whose result reaches an output.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    layers: dict[str, int]
+    types: dict[str, int]
+    selections: tuple[str, ...]
+
+    @property
+    def prunes(self) -> bool:
+        """Tokens leave inside the graph."""
+        return bool(self.selections)
+
+
+def dtype_name(dtype: Any) -> str:
+    """TensorRT's data type as numpy names it."""
+    name = str(dtype).rpartition(".")[2]
+    return _NAMES.get(name, name.lower())
+
+
+def walk(network: Any) -> Contents:
+    """Look at every layer of a parsed network."""
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    kinds = [_kind(layer) for layer in layers]
+    types = (dtype_name(t.dtype) for layer in layers for t in _outputs(layer))
+    return Contents(
+        inputs=tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs)),
+        outputs=tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs)),
+        layers=dict(Counter(kinds).most_common()),
+        types=dict(Counter(types).most_common()),
+        selections=tuple(_selections(network, layers, kinds)),
+    )
+
+
+def _selections(network: Any, layers: list[Any], kinds: list[str]) -> Iterable[str]:
+    """Gathers between a top-k and an output, found by following tensors in the layers' order."""
+    chosen: set[str] = set()
+    gathers: list[tuple[str, str]] = []
+    for layer, kind in zip(layers, kinds, strict=True):
+        names = [tensor.name for tensor in _inputs(layer)]
+        if kind == "GATHER" and len(names) > 1 and names[1] in chosen:
+            gathers += [(layer.name, tensor.name) for tensor in _outputs(layer)]
+        if kind == "TOPK" or chosen.intersection(names):
+            chosen.update(tensor.name for tensor in _outputs(layer))
+    wanted = {network.get_output(i).name for i in range(network.num_outputs)}
+    for layer in reversed(layers):
+        if wanted.intersection(tensor.name for tensor in _outputs(layer)):
+            wanted.update(tensor.name for tensor in _inputs(layer))
+    return [name for name, tensor in gathers if tensor in wanted]
+
+
+def _kind(layer: Any) -> str:
+    return str(layer.type).rpartition(".")[2]
+
+
+def _inputs(layer: Any) -> list[Any]:
+    found = (layer.get_input(i) for i in range(layer.num_inputs))
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _outputs(layer: Any) -> list[Any]:
+    found = (layer.get_output(i) for i in range(layer.num_outputs))
+    return [tensor for tensor in found if tensor is not None]
+
+
+def _tensor(tensor: Any) -> Tensor:
+    shape = tuple(int(size) for size in tensor.shape)
+    return Tensor(tensor.name, shape, dtype_name(tensor.dtype), bool(tensor.is_shape_tensor))

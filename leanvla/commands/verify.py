@@ -1,0 +1,114 @@
+"""`leanvla verify`: does an engine say what the model it was made from says?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from leanvla.errors import CHECK_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from engines.artefact import Engine
+    from engines.manifest import Parity
+    from policy.types import Observation
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare an engine with its model: every stage and whole queries, for every rung.
+
+    Hashes are checked, then both run the same observations; the ledger in the engine's manifest is
+    written anew.
+
+    Attributes:
+        engine: folder that `leanvla export` wrote.
+        policy: the checkpoint; the one named in the engine when left out.
+        suite: replay an episode of this suite, with the engine acting, instead of made-up frames.
+        seed: scene of that episode.
+        observations: observations to compare, at most.
+        json: print the ledger as JSON.
+    """
+
+    engine: Positional[Path]
+    policy: str | None = None
+    suite: str | None = None
+    seed: int = 0
+    observations: int = 8
+    json: bool = False
+
+
+def run(config: Verify) -> int:
+    """Recompute the ledger and show it; 1 when a rung does not agree.
+
+    Raises:
+        UsageError: for numbers that make no sense.
+        EngineError: for a damaged engine, or one that was made from other weights.
+    """
+    from engines.artefact import Engine
+    from leanvla.commands.export import Talk
+    from policy.openvla.engine.verify import judge, verify
+    from policy.registry import resolve_policy
+
+    if config.observations < 1:
+        raise UsageError(f"--observations is {config.observations}: give 1 or more")
+    engine = Engine(config.engine)
+    checkpoint = resolve_policy(config.policy or engine.manifest.policy)
+    ledger = verify(engine, checkpoint, _observations(config, engine), Talk())
+    misses = [miss for parity in ledger if (miss := judge(engine, parity))]
+    if config.json:
+        print(json.dumps(_plain(engine, ledger, misses), indent=2))
+    else:
+        _show(engine, ledger, misses)
+    return CHECK_FAILED if misses else 0
+
+
+def _observations(config: Verify, engine: Engine) -> list[Observation]:
+    from policy.openvla.config import load_config
+    from policy.openvla.engine.verify import generated
+
+    if config.suite is None:
+        return generated(load_config(engine.folder / "policy"), config.observations)
+    from leanvla.commands.recorded_episode import record_episode
+
+    return record_episode(config.suite, engine, config.seed, config.observations)
+
+
+def _plain(engine: Engine, ledger: list[Parity], misses: list[str]) -> dict[str, object]:
+    import msgspec
+
+    return {
+        "schema": SCHEMA,
+        "engine": str(engine.folder),
+        "precision": engine.manifest.precision,
+        "misses": misses,
+        "ledger": msgspec.to_builtins(ledger),
+    }
+
+
+def _show(engine: Engine, ledger: list[Parity], misses: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(title=f"{engine.folder}: {engine.manifest.precision} engine beside its model")
+    for column in ("rung", "queries", "same kept", "action max", "first action", "least cosine"):
+        table.add_column(column, justify="left" if column == "rung" else "right")
+    for parity in ledger:
+        cosine = min(stage.cosine for stage in parity.stages.values())
+        table.add_row(
+            f"{parity.method} at {parity.keep:g}",
+            str(parity.observations),
+            str(parity.kept_equal),
+            f"{parity.action_max_abs:.1e}",
+            f"{parity.first_action_max_abs:.1e}",
+            f"{cosine:.7f}",
+        )
+    console.print(table)
+    for miss in misses:
+        console.print(f"miss: {miss}", markup=False)

@@ -1,0 +1,154 @@
+"""A checkpoint folder of the OpenVLA family to an engine folder."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.errors import EngineError
+from engines.export import OPSET, PRECISIONS, TYPES, Blueprint, write_engine
+from policy.openvla.checkpoint import load_tensors, weights_sha256
+from policy.openvla.config import load_config
+from policy.openvla.engine.plan import make_plan
+from policy.openvla.sequence import layout_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from engines.manifest import Manifest
+    from engines.stage import StageModule
+    from policy.openvla.config import OpenVLAConfig
+    from policy.openvla.model import OpenVLAModel
+
+FAMILY = "openvla"
+ASSETS = ("config.json", "tokenizer.json")
+PROMPT_TOKENS = 32
+
+
+def export_policy(
+    checkpoint: Path,
+    out: Path,
+    *,
+    methods: Sequence[str],
+    keeps: Sequence[float],
+    precision: str = "fp32",
+    prompt_tokens: int = PROMPT_TOKENS,
+    opset: int = OPSET,
+    policy: str = "",
+    rebuild: str = "",
+    progress: Callable[[str], None] = lambda step: None,
+) -> Manifest:
+    """Write an engine; it is not compared with its model yet (`verify.py` does).
+
+    Weights go from the checkpoint's files to the engine's one by one.
+
+    Args:
+        checkpoint: folder in the published layout.
+        out: engine folder; replaced when it is one already.
+        methods: pruning methods, with options after colons.
+        keeps: ratios of visual tokens that live; the dense model is always there.
+        precision: `fp32`, `fp16`, `bf16`, or `int8` for the weights of matrix products.
+        prompt_tokens: longest prompt without BOS; shorter ones are padded to it.
+        opset: version of the ONNX operators.
+        policy: how the checkpoint was named, for the manifest.
+        rebuild: command that makes this engine, for messages.
+        progress: told what is being done.
+
+    Raises:
+        EngineError: for an unknown precision, a method that cannot become a graph, or a folder that
+            holds something else.
+        CheckpointError: for a damaged or contradictory checkpoint.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"unknown precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+    config = load_config(checkpoint)
+    _check_prompt(config, prompt_tokens)
+    wire = "float16" if precision == "fp16" else "float32"
+    plan = make_plan(config, methods, keeps, prompt_tokens, wire)
+    network = _FakeNetwork(config, TYPES[precision])
+    blueprint = Blueprint(
+        family=FAMILY,
+        policy=policy or str(checkpoint),
+        policy_sha256=weights_sha256(checkpoint),
+        precision=precision,
+        prompt_tokens=prompt_tokens,
+        rebuild=rebuild or f"leanvla export --policy {checkpoint} --out {out}",
+        stages={name: network.bind(make) for name, make in plan.stages.items()},
+        rungs=plan.rungs,
+        assets={f"policy/{name}": checkpoint / name for name in ASSETS},
+        opset=opset,
+    )
+    return write_engine(out, blueprint, _weights(checkpoint, config, prompt_tokens), progress)
+
+
+def _check_prompt(config: OpenVLAConfig, prompt_tokens: int) -> None:
+    if prompt_tokens < 1:
+        raise EngineError(f"prompt_tokens is {prompt_tokens}: give 1 or more")
+    layout, most = layout_of(config, prompt_tokens), config.text.max_position_embeddings
+    length = layout.length + (0 if layout.actions else config.dof - 1)
+    if length > most:
+        raise EngineError(
+            f"prompt_tokens is {prompt_tokens}: sequences of {length} tokens, the decoder reads "
+            f"{most}: give {prompt_tokens - (length - most)} or fewer"
+        )
+
+
+class _FakeNetwork:
+    """The network without memory, made once, under the exporter's fake tensors."""
+
+    def __init__(self, config: OpenVLAConfig, dtype: str) -> None:
+        self.config, self.dtype = config, dtype
+        self.model: OpenVLAModel | None = None
+
+    def bind(self, make: Callable[[OpenVLAModel], StageModule]) -> Callable[[], StageModule]:
+        """A stage that is made when asked."""
+
+        def made() -> StageModule:
+            with _default_type(self.dtype):
+                return make(self._network())
+
+        return made
+
+    def _network(self) -> OpenVLAModel:
+        if self.model is None:
+            from policy.openvla.model import OpenVLAModel
+
+            self.model = OpenVLAModel(self.config).eval().requires_grad_(False)
+        return self.model
+
+
+@contextlib.contextmanager
+def _default_type(name: str) -> Iterator[None]:
+    """Parameters made within this context have the given type."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _weights(
+    checkpoint: Path, config: OpenVLAConfig, prompt_tokens: int
+) -> Callable[[str], Tensor]:
+    """Weights by name: the checkpoint's, memory-mapped, and the table of rotary phases."""
+    from policy.openvla.engine.stages import RopeTable, table_length
+
+    tensors = load_tensors(checkpoint)
+    length = table_length(config, layout_of(config, prompt_tokens))
+    tables = RopeTable.values(config.text, length)
+
+    def weight(name: str) -> Tensor:
+        try:
+            return tables[name] if name in tables else tensors[name]
+        except KeyError:
+            raise EngineError(
+                f"{checkpoint}: tensor {name} is missing: config and weights do not belong together"
+            ) from None
+
+    return weight

@@ -1,0 +1,50 @@
+"""The stages of an engine on torch, with the weights of the checkpoint: the reference of graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from engines.torch_session import TorchSession
+from policy.openvla.engine.stages import RopeTable
+from policy.openvla.shared import shared_network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from engines.session import Session
+    from policy.openvla.config import OpenVLAConfig
+    from policy.openvla.engine.plan import Plan
+
+
+class Reference:
+    """Sessions by graph name, made when asked.
+
+    Args:
+        checkpoint: folder in the published layout.
+        config: its configuration.
+        plan: graphs and rungs.
+    """
+
+    def __init__(self, checkpoint: Path, config: OpenVLAConfig, plan: Plan) -> None:
+        self.model = shared_network(checkpoint, config, "cpu", torch.float32)
+        self.plan = plan
+        self._sessions: dict[str, TorchSession] = {}
+
+    def session(self, graph: str) -> Session:
+        """The session of a stage."""
+        if graph not in self._sessions:
+            stage = self.plan.stages[graph](self.model).requires_grad_(False)
+            table = getattr(stage, "rope", None)
+            if isinstance(table, RopeTable):
+                values = RopeTable.values(self.model.config.text, len(table.cos))
+                table.cos.data, table.sin.data = values["rope.cos"], values["rope.sin"]
+            self._sessions[graph] = TorchSession(graph, stage)
+        return self._sessions[graph]
+
+    def load(self, graphs: Iterable[str]) -> None:
+        """Make some sessions now."""
+        for graph in graphs:
+            self.session(graph)

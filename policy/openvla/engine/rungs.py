@@ -1,0 +1,74 @@
+"""Which rung of an engine a method and a budget ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from engines.errors import EngineError
+from policy.openvla.engine.plan import DENSE, fitted
+from pruning.registry import make_method
+
+if TYPE_CHECKING:
+    from engines.manifest import Manifest, Rung
+    from policy.openvla.config import OpenVLAConfig
+    from pruning.base import Method
+
+
+def find_rung(manifest: Manifest, method: Method, config: OpenVLAConfig) -> Rung:
+    """The rung that runs this method at its budget; a budget of everything is the dense one.
+
+    Raises:
+        EngineError: when there is none, with those that there are.
+        BudgetError: when a view has fewer tokens.
+    """
+    tokens = method.budget.tokens(config.tokens_per_view)
+    whole = tokens == config.tokens_per_view
+    for rung in manifest.rungs:
+        if (whole and rung.method == DENSE) or (
+            rung.tokens == tokens and _same(rung, method, config)
+        ):
+            return rung
+    raise EngineError(
+        f"the engine has no rung for {_words(method)} with {tokens} tokens per view: it has "
+        f"{listed(manifest)}; choose one of them, or rebuild with other --method and --keep: "
+        f"`{manifest.rebuild}`"
+    )
+
+
+def next_lower(manifest: Manifest, rung: Rung) -> Rung | None:
+    """The rung of the same method with the next smaller budget; None below the last."""
+    lower = [r for r in manifest.rungs if r.method == rung.method and r.tokens < rung.tokens]
+    return max(lower, key=lambda r: r.tokens, default=None)
+
+
+def listed(manifest: Manifest) -> str:
+    """`dense; vla_pruner at 0.5, 0.25`."""
+    by_method: dict[str, list[str]] = {}
+    for rung in manifest.rungs:
+        by_method.setdefault(rung.method, []).append(f"{rung.keep:g}")
+    return "; ".join(
+        name if name == DENSE else f"{name} at {', '.join(keeps)}"
+        for name, keeps in by_method.items()
+    )
+
+
+def graphs_of(rung: Rung) -> list[str]:
+    """Names of the graphs that a rung runs, in order."""
+    return list(dict.fromkeys(rung.stages.values()))
+
+
+def _same(rung: Rung, method: Method, config: OpenVLAConfig) -> bool:
+    """Whether a rung's method has the same fields, whatever the budget is called."""
+    own = make_method(rung.method, keep=rung.keep)
+    return replace(fitted(own, config), keep=1.0) == replace(fitted(method, config), keep=1.0)
+
+
+def _words(method: Method) -> str:
+    plain = type(method)(keep=method.keep)
+    changed = {
+        key: value
+        for key, value in vars(method).items()
+        if key not in ("keep", "cut") and value != getattr(plain, key)
+    }
+    return ":".join([method.name, *(f"{key}={value}" for key, value in changed.items())])

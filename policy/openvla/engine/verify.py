@@ -1,0 +1,177 @@
+"""The parity ledger of an engine: every stage, and whole queries, against the eager model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from engines.manifest import Parity, write_manifest
+from engines.parity import StageLedger
+from policy.openvla.actions import BOUND_NAMES
+from policy.openvla.checkpoint import weights_sha256
+from policy.openvla.config import load_config
+from policy.openvla.engine.plan import make_plan
+from policy.openvla.engine.policy import EnginePolicy
+from policy.openvla.engine.reference import Reference
+from policy.openvla.policy import OpenVLAPolicy
+from policy.types import Observation
+from pruning.registry import make_method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from jaxtyping import Float32, UInt8
+
+    from engines.artefact import Engine
+    from engines.manifest import Rung
+    from engines.session import Session
+    from policy.openvla.config import OpenVLAConfig
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.5}
+"""Largest difference of a normalised action that is no miss."""
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95}
+INSTRUCTIONS = ("pick up the cup", "put the red block on the plate", "stop")
+
+
+def verify(
+    engine: Engine,
+    checkpoint: Path,
+    observations: Sequence[Observation],
+    progress: Callable[[str], None] = lambda step: None,
+) -> list[Parity]:
+    """Compare every rung with the eager model on the same observations; writes the ledger.
+
+    Memory between queries is the eager policy's own and the engine's own: a difference would grow.
+
+    Args:
+        engine: the engine.
+        checkpoint: the folder it was made from.
+        observations: in order, as one episode.
+        progress: told what is being done.
+
+    Raises:
+        EngineError: when the checkpoint has other weights than the engine.
+    """
+    engine.check_policy(weights_sha256(checkpoint))
+    ledger = []
+    for rung in engine.manifest.rungs:
+        progress(f"{rung.method} at {rung.keep:g}")
+        ledger.append(_verify_rung(engine, checkpoint, rung, observations))
+    write_manifest(engine.folder, msgspec.structs.replace(engine.manifest, parity=ledger))
+    return ledger
+
+
+def judge(engine: Engine, parity: Parity) -> str | None:
+    """What is wrong with a rung, in one sentence; None when nothing is.
+
+    In full precision actions and kept tokens must agree. In a reduced one a token may fall into the
+    next bin: stages must point the same way, and whole actions are judged by `tolerance` alone.
+    """
+    precision, name = engine.manifest.precision, f"{parity.method} at {parity.keep:g}"
+    least = min(parity.stages.items(), key=lambda item: item[1].cosine)
+    if least[1].cosine < LEAST_COSINE[precision]:
+        return f"{name}: {least[0]} has cosine {least[1].cosine:.6f} to the eager model"
+    if precision == "fp32" and parity.kept_equal < parity.observations:
+        missed = parity.observations - parity.kept_equal
+        return f"{name}: other tokens kept in {missed} of {parity.observations} queries"
+    if parity.action_max_abs > parity.tolerance:
+        return (
+            f"{name}: actions differ by {parity.action_max_abs:.2g}, {parity.tolerance:g} allowed"
+        )
+    return None
+
+
+def generated(config: OpenVLAConfig, count: int, seed: int = 0) -> list[Observation]:
+    """Observations of one made-up episode: noise of several scales, states within the data."""
+    rng, made = np.random.default_rng(seed), []
+    for step in range(count):
+        made.append(
+            Observation(
+                tuple(_image(rng, config.towers[0].image_size) for _ in config.views),
+                _state(config, rng),
+                INSTRUCTIONS[step * len(INSTRUCTIONS) // max(count, 1)],
+                stamp_s=0.1 * step,
+            )
+        )
+    return made
+
+
+def _verify_rung(
+    engine: Engine, checkpoint: Path, rung: Rung, observations: Sequence[Observation]
+) -> Parity:
+    method = make_method(rung.method, keep=rung.keep)
+    config = load_config(engine.folder / "policy")
+    key = next(iter(config.norm_stats), None)  # normalised actions are compared: any will do
+    mine = EnginePolicy(engine, method, key)
+    plan = make_plan(config, [rung.method], [rung.keep], engine.manifest.prompt_tokens)
+    both = _Both(engine, Reference(checkpoint, config, plan))
+    mine.runtime.source = both
+    eager = OpenVLAPolicy.from_folder(checkpoint, method=method, unnorm_key=key)
+    state, eager_state = mine.initial_state(), eager.initial_state()
+    same, differences = 0, []
+    for observation in observations:
+        have, state, _ = mine.infer(observation, state)
+        want, eager_state, _ = eager.infer(observation, eager_state)
+        differences.append(np.abs(have.normalized - want.normalized))
+        same += all(np.array_equal(a, b) for a, b in zip(have.kept, want.kept, strict=True))
+    return Parity(
+        method=rung.method,
+        keep=rung.keep,
+        observations=len(observations),
+        kept_equal=same,
+        action_max_abs=float(max(d.max() for d in differences)),
+        first_action_max_abs=float(max(d[0].max() for d in differences)),
+        tolerance=TOLERANCE[engine.manifest.precision],
+        stages=both.ledger.worst,
+    )
+
+
+class _Both:
+    """Sessions that run the engine's stage and its reference on the same inputs."""
+
+    def __init__(self, engine: Engine, reference: Reference) -> None:
+        self.engine, self.reference, self.ledger = engine, reference, StageLedger()
+
+    def session(self, graph: str) -> Session:
+        return _BothSession(graph, self)
+
+    def load(self, graphs: Iterable[str]) -> None:
+        self.engine.load(graphs)
+
+
+class _BothSession:
+    provider = "both"
+
+    def __init__(self, graph: str, both: _Both) -> None:
+        self._graph, self._ledger = graph, both.ledger
+        self._engine, self._reference = both.engine.session(graph), both.reference.session(graph)
+        self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        wanted = self._reference.inputs
+        same = {n: np.asarray(feeds[n]).astype(s.dtype) for n, s in wanted.items() if n in feeds}
+        want = self._reference.run(same)
+        have = self._engine.run(feeds)
+        self._ledger.add(self._graph, have, want)
+        return have
+
+    def close(self) -> None:
+        """Both belong to somebody else."""
+
+
+def _image(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Colour noise at two scales: some structure, no constant frame."""
+    coarse = rng.integers(0, 200, (4, 4, 3)).repeat(-(-side // 4), 0).repeat(-(-side // 4), 1)
+    return (coarse[:side, :side] + rng.integers(0, 56, (side, side, 3))).astype(np.uint8)
+
+
+def _state(config: OpenVLAConfig, rng: np.random.Generator) -> Float32[np.ndarray, " p"] | None:
+    """A state within the statistics of the first data set."""
+    if not config.proprio_dim:
+        return None
+    table: Any = next(iter(config.norm_stats.values()))["proprio"]
+    low, high = (np.asarray(table[name], np.float64) for name in BOUND_NAMES[config.bounds])
+    return (low + rng.random(len(low)) * (high - low)).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Recorded episodes: reading them in every common layout, replaying, recording and converting."""

@@ -1,0 +1,36 @@
+"""Latency of the whole chain on this machine: the simulator's robot, and the statistics aloud.
+
+ros2 launch leanvla_ros profile.launch.py method:=vla_pruner keep:=0.25
+"""
+
+from launch.actions import EmitEvent, ExecuteProcess, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from leanvla_ros.launching import arguments, node
+
+from launch import LaunchDescription
+
+POLICY = ("contract", "policy", "unnorm_key", "method", "keep", "ladder", "device", "threads")
+POLICY += ("autostart", "guard_timeout_s", "clock_timeout_s")
+GUARD = ("contract", "clock_timeout_s")
+SIM = ("contract", "suite", "seed", "episodes", "max_steps", "speed", "out")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Ten episodes; /diagnostics is printed, with overhead and stamp-to-command percentiles."""
+    sim = node("sim_node", SIM, respawn=False)
+    done = OnProcessExit(target_action=sim, on_exit=[EmitEvent(event=Shutdown())])
+    echo = ExecuteProcess(
+        cmd=["ros2", "topic", "echo", "--field", "status", "/diagnostics"], output="screen"
+    )
+    names = dict.fromkeys((*POLICY, *SIM))
+    return LaunchDescription(
+        [
+            *arguments(names, use_sim_time="true", clock_timeout_s="60.0", episodes="10"),
+            sim,
+            node("guard_node", GUARD),
+            node("policy_node", POLICY),
+            echo,
+            RegisterEventHandler(done),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""LeanVLA on a robot: thin ROS 2 nodes around `policy.robot`, where every decision is made."""

@@ -1,0 +1,122 @@
+"""The rungs that a running node may switch between: each a loaded, warmed, proven policy."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from policy.registry import load_policy
+from policy.types import Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from policy.contract import Contract
+    from policy.types import Policy
+
+Key = tuple[str, float]
+
+
+class RungError(ValueError):
+    """A method and budget that is not on the ladder."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One method at one budget, and how long a query took once it was warm."""
+
+    method: str
+    keep: float
+    policy: Policy
+    warm_ms: float
+
+
+def parse_rung(text: str) -> Key:
+    """`vla_pruner:0.25` as method and budget.
+
+    Raises:
+        RungError: when it is something else.
+    """
+    method, _, keep = text.rpartition(":")
+    try:
+        value = float(keep)
+    except ValueError:
+        value = 0.0
+    if not method or not 0.0 < value <= 1.0:
+        raise RungError(f"rung {text!r}: write METHOD:KEEP, for example vla_pruner:0.25")
+    return method, value
+
+
+class Ladder:
+    """All rungs of one policy. They share one network, so a rung costs next to nothing.
+
+    Args:
+        source: a packaged name, a checkpoint folder, or module:callable.
+        rungs: methods and budgets; the first is at work first.
+        contract: gives the sizes of the pictures to warm up with.
+        options: keyword arguments of `load_policy`.
+    """
+
+    def __init__(
+        self, source: str, rungs: Sequence[Key], contract: Contract, **options: Any
+    ) -> None:
+        self._rungs: dict[Key, Rung] = {}
+        for method, keep in dict.fromkeys(rungs):
+            policy = _load(source, method, keep, options)
+            self._rungs[method, keep] = Rung(method, keep, policy, _warm(policy, contract))
+        self.current = self._rungs[rungs[0]]
+
+    def switch(self, method: str, keep: float) -> Rung:
+        """Put a rung to work, for the next question.
+
+        Raises:
+            RungError: when there is no such rung; the message lists those that there are.
+        """
+        self.current = self.find(method, keep)
+        return self.current
+
+    def find(self, method: str, keep: float) -> Rung:
+        """A rung.
+
+        Raises:
+            RungError: as `switch`.
+        """
+        if (method, keep) not in self._rungs:
+            known = ", ".join(f"{m}:{k:g}" for m, k in self._rungs)
+            raise RungError(
+                f"{method}:{keep:g} is no rung of the ladder ({known}): set method and keep "
+                "together, or start the node with a longer ladder"
+            )
+        return self._rungs[method, keep]
+
+    def __iter__(self) -> Any:
+        """All rungs, in the order given."""
+        return iter(self._rungs.values())
+
+
+def _load(source: str, method: str, keep: float, options: dict[str, Any]) -> Policy:
+    if ":" in source:
+        module, _, name = source.partition(":")
+        return getattr(importlib.import_module(module), name)(method=method, keep=keep)
+    return load_policy(source, method=method, keep=keep, **options)
+
+
+def _warm(policy: Policy, contract: Contract) -> float:
+    """Answer two queries unmeasured and one measured: first calls allocate and compile."""
+    rng, spec = np.random.default_rng(0), policy.observation_spec
+    sizes = {camera.view: (camera.height, camera.width) for camera in contract.cameras}
+    images = tuple(
+        rng.integers(0, 256, (*sizes.get(view, (224, 224)), 3), np.uint8) for view in spec.views
+    )
+    state = np.zeros(len(spec.state_names), np.float32) if spec.state_names else None
+    observation = Observation(images, state, "warm up", stamp_s=1.0)
+    elapsed_ms = 0.0
+    for _ in range(3):
+        began = time.perf_counter()
+        policy.infer(observation, policy.initial_state())
+        elapsed_ms = (time.perf_counter() - began) * 1e3
+    return elapsed_ms

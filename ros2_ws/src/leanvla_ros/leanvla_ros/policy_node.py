@@ -1,0 +1,404 @@
+"""The policy's node: a lifecycle around one `Session`.
+
+configure loads, checks, matches and warms; activate opens the gate; deactivate sends the declared
+safe action and closes it; an error sends it and stays closed until somebody configures again.
+Commands go to the guard, never to the robot.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from leanvla_ros.convert import to_diagnostics, to_image, to_message, to_time
+from leanvla_ros.diagnostics import checks
+from leanvla_ros.inputs import message_type, subscribe
+from leanvla_ros.ladder import Ladder, RungError, parse_rung
+from leanvla_ros.overlay import draw_kept
+from leanvla_ros.parameters import POLICY_NODE, contract_path, declare, value
+from leanvla_ros.process import FAILED, GRACE_S, now, run, steady_timer, wait_for_clock
+from leanvla_ros.qos import LATCHED, LIVE
+from leanvla_ros.worker import Worker
+from policy.contract_file import read_contract
+from policy.robot.health import Latest
+from policy.robot.session import Session
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleState
+    from rclpy.parameter import Parameter
+
+    from policy.contract import Contract
+    from policy.robot.health import Check
+    from policy.robot.mover import Output
+    from policy.robot.session import Question
+    from policy.types import Inference, Observation
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+
+
+class PolicyNode(LifecycleNode):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        declare(self, POLICY_NODE)
+        self.exit_code: int | None = None
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        self._ladder: Ladder | None = None
+        self._worker: Worker | None = None
+        self._open = False
+        self._crash = ""
+        self._complete_s = self._published_s = self._published_cpu_s = 0.0
+        self.overhead_ms, self.overhead_cpu_ms = Latest(), Latest()
+        self._made: list[tuple[Any, Any]] = []
+        self.add_on_set_parameters_callback(self._on_parameters)
+        for name, kind, callback in (
+            ("reset", Trigger, self._on_reset),
+            ("stop", Trigger, self._on_stop),
+            ("pause", SetBool, self._on_pause),
+        ):
+            self.create_service(kind, f"~/{name}", callback)
+
+    # Lifecycle.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, check, match, warm."""
+        self._crash = ""
+        try:
+            wait_for_clock(self, value(self, "clock_timeout_s"))
+            contract = read_contract(contract_path(value(self, "contract")))
+            self._ladder = self._load(contract)
+            policy = self._ladder.current.policy
+            execute = getattr(policy, "execute", None)
+            self._session = Session(contract, policy.observation_spec, policy.action_spec, execute)
+        except Exception as error:
+            self.get_logger().error(f"cannot configure: {type(error).__name__}: {error}")
+            return FAILURE
+        self._connect(contract)
+        self._publish_specs(contract)
+        for rung in self._ladder:
+            text = f"rung {rung.method}:{rung.keep:g} is warm, {rung.warm_ms:.1f} ms per query"
+            self.get_logger().info(text)
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the gate, unless no guard listens or somebody else drives this robot."""
+        session = self._the_session()
+        hindrance = self._hindrance(session.contract)
+        if hindrance:
+            self.get_logger().error(f"cannot activate: {hindrance}")
+            return FAILURE
+        with self._lock:
+            session.new_epoch("activated", episode=True)
+            self._open = True
+        self._worker = Worker(self, self._on_crash)
+        self._keep(self.create_timer(session.contract.period_s, self._tick), self.destroy_timer)
+        self._timer = self._made[-1][0]
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action, gate closed. After a fault this is how the error state is entered."""
+        self._close("deactivated")
+        return ERROR if self._crash else SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action, and back to where only configure helps."""
+        self._close(self._crash or "error")
+        self.get_logger().error(f"in error state: {self._crash or 'see above'}")
+        self._disconnect()
+        return SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the robot and free the policy."""
+        self._disconnect()
+        self._ladder = None
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action, gate closed."""
+        self._close("shut down")
+        return SUCCESS
+
+    def leave(self) -> None:
+        """The process ends: safe action once."""
+        self._close("process ends")
+
+    def _close(self, reason: str) -> None:
+        with self._lock:
+            if not self._open or self._session is None:
+                return
+            self._open = False
+            self._publish(self._session.halt(reason, now(self)))
+        self._timer.cancel()
+        # The inference thread itself may be the one that found the fault.
+        if self._worker is not None and threading.current_thread().name != "inference":
+            if not self._worker.end(GRACE_S):
+                self.get_logger().error("the inference thread does not end: it is left behind")
+            self._worker = None
+
+    # Setting up.
+
+    def _hindrance(self, contract: Contract) -> str:
+        command = contract.command
+        # The guard listens twice: to the commands, and for the liveliness of who gives them.
+        if not self.count_subscribers(command.topic):
+            return f"no guard listens on {command.topic}: start guard_node"
+        for topic in (command.topic, command.guarded_topic):
+            others = self.count_publishers(topic)
+            if others > 1:
+                return f"{others} publishers on {topic}, one may command this robot"
+        return ""
+
+    def activate_when_guarded(self) -> None:
+        """Activate as soon as nothing is in the way; the reason is said when nothing helps."""
+        if self._session is None:
+            self.exit_code = FAILED
+            return
+        self._give_up_s = time.monotonic() + value(self, "guard_timeout_s")
+        self._waiting = steady_timer(self, 0.2, self._try_to_activate)
+
+    def _try_to_activate(self) -> None:
+        contract = self._the_session().contract
+        if self._hindrance(contract) and time.monotonic() < self._give_up_s:
+            return
+        self.destroy_timer(self._waiting)
+        if self.trigger_activate() != SUCCESS:
+            self.exit_code = FAILED
+
+    def _load(self, contract: Contract) -> Ladder:
+        first = (value(self, "method"), value(self, "keep"))
+        rungs = [first, *(parse_rung(text) for text in value(self, "ladder") if text)]
+        source = value(self, "policy")
+        return Ladder(
+            source,
+            rungs,
+            contract,
+            unnorm_key=value(self, "unnorm_key") or None,
+            device=value(self, "device"),
+            threads=value(self, "threads"),
+        )
+
+    def _connect(self, contract: Contract) -> None:
+        command = contract.command
+        publish = self._keep_publisher
+        self._command = publish(message_type(command.kind), command.topic, LIVE)
+        self._gripper = None
+        if contract.gripper is not None:
+            self._gripper = publish(JointTrajectory, contract.gripper.topic, LIVE)
+        self._status = publish(DiagnosticArray, "~/status", 10)
+        self._diagnostics = publish(DiagnosticArray, "/diagnostics", 10)
+        self._specs = publish(String, "~/specs", LATCHED)
+        self._debug = publish(Image, "~/debug/image", 1)
+        for subscription in subscribe(self, self._the_session(), self._lock, self._nudge):
+            self._keep(subscription, self.destroy_subscription)
+        words = self.create_subscription(String, "~/instruction", self._on_instruction, LATCHED)
+        self._keep(words, self.destroy_subscription)
+        self._keep(steady_timer(self, 1.0, self._report), self.destroy_timer)
+
+    def _keep_publisher(self, kind: type, topic: str, qos: Any) -> Any:
+        # Plain publishers: the safe action must leave while the gate is already closed.
+        publisher = super(LifecycleNode, self).create_publisher(kind, topic, qos)
+        self._keep(publisher, self.destroy_publisher)
+        return publisher
+
+    def _keep(self, entity: Any, destroy: Any) -> None:
+        self._made.append((entity, destroy))
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            while self._made:
+                entity, destroy = self._made.pop()
+                destroy(entity)
+            self._session = None
+
+    def _publish_specs(self, contract: Contract) -> None:
+        policy = self._ladder.current.policy  # type: ignore[union-attr]
+        specs = {"observation": policy.observation_spec, "action": policy.action_spec}
+        document = {"robot": contract.robot, **msgspec.to_builtins(specs)}
+        self._specs.publish(String(data=json.dumps(document)))
+
+    def _the_session(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("the node is not configured")
+        return self._session
+
+    # Words and buttons.
+
+    def _on_instruction(self, message: String) -> None:
+        with self._lock:
+            refused = self._the_session().instruct(message.data, now(self))
+        if refused:
+            self.get_logger().warning(f"instruction refused: {refused}")
+        self._nudge()
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        return self._button(response, "reset")
+
+    def _on_stop(self, request: Any, response: Any) -> Any:
+        return self._button(response, "stop", "stopped by service")
+
+    def _on_pause(self, request: Any, response: Any) -> Any:
+        return self._button(response, "pause", request.data)
+
+    def _button(self, response: Any, name: str, *args: Any) -> Any:
+        with self._lock:
+            response.success = self._session is not None
+            response.message = name if response.success else "the node is not configured"
+            if self._session is not None:
+                getattr(self._session, name)(*args)
+                if self._open and (self._session.fault or self._session.paused):
+                    self._publish(self._session.tick(now(self)))  # a stop waits for no period
+        return response
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Method and budget change together, to a rung that is loaded, from the next query on."""
+        wanted = {p.name: p.value for p in parameters if p.name in ("method", "keep")}
+        if not wanted or self._ladder is None:
+            return SetParametersResult(successful=True)
+        before = self._ladder.current
+        try:
+            rung = self._ladder.find(
+                wanted.get("method", before.method), wanted.get("keep", before.keep)
+            )
+        except RungError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        with self._lock:
+            self._ladder.switch(rung.method, rung.keep)
+            if rung.method != before.method and self._session is not None:
+                self._session.new_epoch(f"method {rung.method}")
+        return SetParametersResult(successful=True)
+
+    # The desk of the worker.
+
+    def next_question(self) -> Question | None:
+        """What to ask now, if anything."""
+        with self._lock:
+            if not self._open or self._session is None:
+                return None
+            self._asked = self._ladder.current  # type: ignore[union-attr]
+            return self._session.ask(now(self))
+
+    def work(self, question: Question) -> None:
+        """Decode, infer, answer; move at once where nothing was left to run."""
+        policy, session = self._asked.policy, self._the_session()
+        began_cpu_s = time.thread_time()
+        try:
+            observation = session.look(question)
+            memory = policy.initial_state() if question.memory is None else question.memory
+            began_s, thinking_cpu_s = time.perf_counter(), time.thread_time()
+            inference = policy.infer(observation, memory)
+        except Exception as error:  # every error of a policy ends in the safe action, by name
+            with self._lock:
+                session.failed(question, error, now(self))
+            self.get_logger().error(f"query failed: {type(error).__name__}: {error}")
+            return
+        thought_s = time.perf_counter() - began_s
+        began_cpu_s += time.thread_time() - thinking_cpu_s
+        with self._lock:
+            if self._open and session.answer(question, inference, now(self)):
+                self._timer.reset()
+                self._publish(session.tick(now(self)))
+                spent_s = self._published_s - self._complete_s - thought_s
+                self.overhead_ms.add(spent_s * 1e3)
+                self.overhead_cpu_ms.add((self._published_cpu_s - began_cpu_s) * 1e3)
+        self._show(observation, inference)
+
+    def _nudge(self) -> None:
+        self._complete_s = time.perf_counter()
+        if self._worker is not None:
+            self._worker.nudge()
+
+    def _on_crash(self, error: Exception) -> None:
+        self.get_logger().error(f"inference thread ended: {type(error).__name__}: {error}")
+        with self._lock:
+            if self._session is not None:
+                self._session.stop(f"inference thread ended: {error}")
+
+    # Out.
+
+    def _tick(self) -> None:
+        with self._lock:
+            if not self._open or self._session is None:
+                return
+            self._publish(self._session.tick(now(self)))
+        if self._worker is not None:
+            self._worker.nudge()
+        self._look_for_hang()
+
+    def _look_for_hang(self) -> None:
+        session = self._session
+        if session is None or not self._open or not session.fault.startswith("inference"):
+            return
+        self._crash = session.fault
+        self.trigger_deactivate()
+
+    def _publish(self, output: Output) -> None:
+        if output.command is not None:
+            self._command.publish(to_message(output.command))
+            self._published_s, self._published_cpu_s = time.perf_counter(), time.thread_time()
+        if output.gripper is not None and self._gripper is not None:
+            self._gripper.publish(to_message(output.gripper))
+        if output.fresh:
+            self._publish_status(output.stamp_s)
+
+    def _publish_status(self, stamp_s: float) -> None:
+        """Diagnostics under the stamp of the picture that the command answers."""
+        found = self._checks(now(self).ros_s)
+        self._status.publish(to_diagnostics(found, self.get_name(), to_time(stamp_s)))
+
+    def _checks(self, now_s: float) -> list[Check]:
+        times = {"overhead": self.overhead_ms, "overhead_cpu": self.overhead_cpu_ms}
+        rung = self._ladder.current  # type: ignore[union-attr]
+        return list(checks(self._the_session(), rung, times, now_s))
+
+    def _report(self) -> None:
+        with self._lock:
+            if self._session is None or self._ladder is None:
+                return
+            moment = now(self)
+            found = self._checks(moment.ros_s)
+            self._diagnostics.publish(to_diagnostics(found, self.get_name(), to_time(moment.ros_s)))
+
+    def _show(self, observation: Observation, inference: Inference) -> None:
+        """Kept tokens, drawn, when somebody looks."""
+        if not self._debug.get_subscription_count():
+            return
+        views = len(observation.images)
+        per_view = inference.timing.visual_tokens // views
+        picture = draw_kept(observation.images, inference.chunk.kept, per_view)
+        stamp = to_time(observation.stamp_s)
+        self._debug.publish(to_image(picture, stamp, "leanvla_debug"))
+
+
+def _make() -> PolicyNode:
+    node = PolicyNode()
+    if value(node, "autostart"):
+        node.trigger_configure()
+        node.activate_when_guarded()
+    return node
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(_make))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The session interface: what it refuses, and that every runtime behind it answers alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from engines.artefact import Engine
+from engines.errors import EngineError, EngineLostError
+from engines.ort import OrtSession
+from engines.parity import StageLedger, compare
+from engines.torch_session import TorchSession
+from tests.engines.plain import WIDTH, Double, weights
+
+
+@pytest.fixture(params=["onnxruntime", "onnxruntime bound", "torch"])
+def session(request, plain_engine):
+    if request.param == "torch":
+        stage = Double(4)
+        stage.load_state_dict(weights())
+        return TorchSession("large", stage)
+    resident = () if request.param == "onnxruntime" else ("norm",)
+    return OrtSession(plain_engine / "large.onnx", resident=resident)
+
+
+def test_every_runtime_answers_alike(session, plain_engine):
+    x = np.random.default_rng(0).normal(size=(1, 4, WIDTH)).astype(np.float32)
+    wanted = OrtSession(plain_engine / "large.onnx").run({"x": x})
+    with session:
+        out = session.run({"x": x})
+        assert list(out) == list(session.outputs) == ["y", "norm"]
+        assert compare(out["y"], wanted["y"]).max_abs < 1e-5
+        norm = out["norm"]
+        norm = norm if isinstance(norm, np.ndarray) else norm.numpy()
+        assert compare(norm, wanted["norm"]).max_abs < 1e-4
+        assert session.inputs["x"] == ((1, 4, WIDTH), "float32")
+
+
+def test_an_output_that_stays_on_the_device_feeds_the_next_session(plain_engine):
+    first = OrtSession(plain_engine / "large.onnx", resident=("y",))
+    second = OrtSession(plain_engine / "large.onnx", resident=("norm",))
+    x = np.ones((1, 4, WIDTH), np.float32)
+    handle = first.run({"x": x})["y"]
+    plain = OrtSession(plain_engine / "large.onnx")
+    wanted = plain.run({"x": plain.run({"x": x})["y"]})
+    np.testing.assert_allclose(second.run({"x": handle})["y"], wanted["y"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "sentence"),
+    [
+        ({}, "input x is missing, give float32"),
+        ({"x": np.zeros((1, 3, WIDTH), np.float32)}, r"float32 \[1, 3, 64\], the engine takes"),
+        ({"x": np.zeros((1, 4, WIDTH))}, "float64"),
+        ({"x": np.zeros((1, 4, WIDTH), np.float32), "z": np.zeros(1)}, "no input is named z"),
+    ],
+)
+def test_a_wrong_feed_is_one_sentence(plain_engine, feeds, sentence):
+    with pytest.raises(EngineError, match=sentence):
+        OrtSession(plain_engine / "large.onnx").run(feeds)
+
+
+def test_a_closed_session_refuses(plain_engine):
+    session = OrtSession(plain_engine / "large.onnx")
+    session.close()
+    session.close()
+    with pytest.raises(EngineLostError, match="closed"):
+        session.run({"x": np.zeros((1, 4, WIDTH), np.float32)})
+
+
+def test_sessions_are_opened_once_and_released(plain_engine):
+    engine = Engine(plain_engine)
+    first = engine.session("large")
+    assert engine.session("large") is first
+    engine.release(["large"])
+    assert engine.session("large") is not first
+
+
+def test_the_ledger_keeps_the_worst():
+    ledger = StageLedger()
+    want = np.array([1.0, 2.0])
+    ledger.add("a", {"x": want + 0.5}, {"x": want})
+    ledger.add("a", {"x": want}, {"x": want})
+    assert ledger.worst["a.x"].max_abs == 0.5
+    assert ledger.worst["a.x"].cosine < 1.0
+    assert compare(np.array([np.nan]), np.array([1.0])).cosine == -1.0
+    assert compare(torch.zeros(3).numpy(), np.zeros(3)).cosine == 1.0

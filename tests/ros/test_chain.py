@@ -1,0 +1,42 @@
+"""The whole chain closed over DDS: simulator -> policy -> guard -> simulator."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.ros.robot import Process, wait_for
+
+EPISODES = 10
+
+
+@pytest.mark.slow
+@pytest.mark.gl
+@pytest.mark.timeout(400)
+def test_mini_solves_tabletop_over_dds(tmp_path):
+    """A loose floor, far below the measured rate: it catches a broken chain, not a worse policy."""
+    out = tmp_path / "episodes.json"
+    start = {"use_sim_time": True, "clock_timeout_s": 60.0}
+    nodes = [
+        Process("guard_node", tmp_path / "guard.log", **start),
+        Process("policy_node", tmp_path / "policy.log", policy="mini", **start),
+        Process("sim_node", tmp_path / "sim.log", seed=50_000, episodes=EPISODES, out=str(out)),
+    ]
+    guard, policy, sim = nodes
+    try:
+        wait_for(lambda: not sim.alive, 300.0, "all episodes")
+        assert sim.end() == 0
+        episodes = json.loads(out.read_text())["episodes"]
+        print([(e["seed"], e["outcome"], e["steps"]) for e in episodes])
+        assert [e["seed"] for e in episodes] == list(range(50_000, 50_000 + EPISODES))
+        assert sum(e["outcome"] == "success" for e in episodes) >= 8
+        for node in (guard, policy):
+            node.signal(signal.SIGTERM)
+            assert node.end() == 0
+        assert "latched" not in guard.text()
+    finally:
+        for node in nodes:
+            node.close()
+            print(f"--- {node.log.name}\n{node.text()[-2000:]}")

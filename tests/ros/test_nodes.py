@@ -1,0 +1,152 @@
+"""The nodes between real processes over DDS: in motion, and through their lifecycle."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from leanvla_ros.convert import from_message
+from leanvla_ros.qos import LATCHED
+from lifecycle_msgs.msg import Transition
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from policy.robot.trajectory import rejections
+from tests.ros.robot import POLICIES, wait_for
+
+
+def values_of(message: DiagnosticArray, check: str) -> dict[str, str]:
+    status = next(s for s in message.status if s.name.endswith(f": {check}"))
+    return {pair.key: pair.value for pair in status.values}
+
+
+def test_two_cameras_in_commands_out(robot):
+    """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy."""
+    robot.edit(
+        cameras__0__width=256, cameras__0__height=256, cameras__1__width=256, cameras__1__height=256
+    )
+    status = robot.listen(DiagnosticArray, "/policy_node/status")
+    specs = robot.listen(String, "/policy_node/specs", LATCHED)
+    robot.chain()
+    time.sleep(5.0)
+    assert all(m.header.frame_id == "world" for _, m in robot.commands)
+    assert max(m.twist.linear.x for _, m in robot.commands) <= 0.1001
+    gaps = np.diff([moment for moment, _ in robot.commands[-60:]])
+    assert statistics.median(gaps) < 0.06
+    assert json.loads(specs[-1].data)["action"]["rate_hz"] == 20.0
+    wait_for(lambda: len(status) > 10, what="status")
+    seen = values_of(status[-1], "inference")
+    print({name: text for name, text in seen.items() if name.endswith("_ms")})
+    # Processor time, because the machine may be doing other things; the wall is printed.
+    assert 0.0 < float(seen["overhead_cpu_p50_ms"]) <= float(seen["overhead_cpu_p99_ms"]) < 2.0
+    # The status speaks under the stamp of the picture that the command answers.
+    stamp = status[-1].header.stamp
+    nanoseconds = stamp.sec * 10**9 + stamp.nanosec
+    assert min(abs(nanoseconds - sent) for sent in robot.sent_s) < 1000
+
+
+def test_joint_trajectories_out_and_the_measured_position_when_it_ends(robot):
+    robot.use("so101")
+    small = {f"cameras__{i}__{side}": 64 for i in (0, 1) for side in ("width", "height")}
+    robot.edit(**small)
+    grips = robot.listen(JointTrajectory, robot.contract.gripper.guarded_topic)
+    _, node = robot.chain("Reaching")
+    time.sleep(1.5)
+    joints = robot.contract.command.joints
+    for _, message in robot.commands:
+        command = from_message(message)
+        assert rejections(command, joints, command.stamp_s) == []
+    paths = [m.points[0].positions[0] for _, m in robot.commands]
+    assert max(paths) == pytest.approx(0.02, abs=1e-3)
+    assert np.abs(np.diff(paths)).max() < 1.5 / 30  # slewed from where the joints were
+    assert grips[-1].joint_names == ["gripper"]
+    node.signal(signal.SIGKILL)
+    node.end()
+    wait_for(robot.still, 5.0, "stop")
+    assert list(robot.commands[-1][1].points[0].positions) == [0.0] * 5
+
+
+def test_lifecycle_by_services(robot):
+    robot.sense()
+    robot.start("guard_node")
+    robot.start("policy_node", policy=f"{POLICIES}:Steady", autostart=False)
+    assert robot.state() == "unconfigured"
+    assert robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert robot.state() == "inactive"
+    robot.say("pick up the red cube")
+    time.sleep(0.5)
+    assert not robot.commands  # the gate is closed
+    assert robot.transition(Transition.TRANSITION_ACTIVATE)
+    robot.say("pick up the red cube")
+    wait_for(robot.moving, what="motion")
+    assert robot.transition(Transition.TRANSITION_DEACTIVATE)
+    robot.stays_still()
+    assert robot.transition(Transition.TRANSITION_ACTIVATE)
+    wait_for(robot.moving, what="motion again")
+    assert robot.transition(Transition.TRANSITION_DEACTIVATE)
+    assert robot.transition(Transition.TRANSITION_CLEANUP)
+    assert robot.state() == "unconfigured"
+    assert robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert robot.state() == "inactive"
+
+
+def test_pause_stop_and_reset(robot):
+    robot.chain()
+    robot.pause(True)
+    robot.stays_still(0.4)
+    robot.pause(False)
+    wait_for(robot.moving, what="motion after the pause")
+    assert robot.press("/policy_node/stop")
+    robot.stays_still(0.4)
+    assert robot.press("/policy_node/reset")
+    wait_for(robot.moving, what="motion after the reset")
+    assert robot.press("/guard_node/stop")
+    robot.stays_still(0.4)
+    assert robot.press("/guard_node/reset")
+    wait_for(robot.moving, what="motion after the guard's reset")
+
+
+def test_method_and_budget_move_between_rungs_only(robot):
+    status = robot.listen(DiagnosticArray, "/policy_node/status")
+    robot.chain(ladder=["vla_pruner:0.5", "vla_pruner:0.25"])
+    assert robot.set(method="vla_pruner", keep=0.25).successful
+    wait_for(
+        lambda: status and values_of(status[-1], "inference")["keep"] == "0.25", what="the rung"
+    )
+    assert robot.set(keep=0.5).successful
+    refused = robot.set(keep=0.3)
+    assert not refused.successful
+    assert "vla_pruner:0.3 is no rung of the ladder (dense:1, vla_pruner:0.5" in refused.reason
+    assert not robot.set(keep=1.5).successful  # out of the declared range
+    assert not robot.set(method="magic", keep=1.0).successful
+    assert not robot.set(contract="elsewhere").successful  # read-only
+    assert robot.moving()
+
+
+def test_kept_tokens_are_drawn_only_when_somebody_looks(robot):
+    robot.chain(method="vla_pruner", keep=0.25)
+    pictures = robot.listen(Image, "/policy_node/debug/image")
+    wait_for(lambda: pictures, what="picture")
+    picture = pictures[-1]
+    assert (picture.height, picture.width, picture.encoding) == (96, 192, "rgb8")
+    pixels = np.frombuffer(picture.data, np.uint8).reshape(96, 192, 3)
+    # The policy keeps the first quarter of 4 x 4 tokens: the first row of patches stays bright.
+    assert pixels[:24].mean() > 3 * pixels[24:].mean()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_ten_thousand_frames(robot):
+    robot.rate_hz = 500.0
+    _, node = robot.chain()
+    wait_for(lambda: robot.frames > 2000, 60.0, "warm")
+    before, began = node.rss_kib(), robot.frames
+    wait_for(lambda: robot.frames > began + 10_000, 90.0, "frames")
+    grown = node.rss_kib() - before
+    print(f"{robot.frames - began} frames, memory grew by {grown} KiB")
+    assert grown < 1024

@@ -2,7 +2,8 @@
 
 Everything is laid out in *groups*: one row per (batch element, view), each with its own budget.
 A method never sees across groups, so per-view budgets are independent by construction; only a
-method that splits one budget over the views of a sample looks at `views` rows at once.
+method that splits one budget over the views of a sample looks at `views` rows at once. Images of
+another size are groups of another context.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pruning.types import PruneContext
 
+EPS = 1e-6
+
 
 @dataclass(frozen=True)
 class LightVLA(Method):
@@ -21,6 +23,8 @@ class LightVLA(Method):
 
     `Q = norm(attend(norm(P), norm(T), norm(T)))`, scores `Q P' / sqrt(d)`, and every query votes
     for its best patch. Patches rank by votes, and by mean softmax score where votes are equal.
+    Queries are mixtures of task tokens, so their products with patches are mixtures of the task's:
+    patches are never multiplied with patches.
 
     Deviations: LightVLA fine-tunes the model so that the votes become useful, and keeps every
     patch with a vote, so its count is what comes out; this form is training-free, keeps exactly
@@ -34,7 +38,7 @@ class LightVLA(Method):
         "Models via Differentiable Token Pruning, ICRA 2026, arXiv 2509.12594"
     )
     needs: ClassVar[frozenset[str]] = frozenset({"features", "text_features"})
-    cost: ClassVar[str] = "n² d + n t d"
+    cost: ClassVar[str] = "n t d + n² t"
     exportable: ClassVar[bool] = True
     before_decoder: ClassVar[bool] = True
 
@@ -44,15 +48,21 @@ class LightVLA(Method):
 
         patches, task = ctx.features.float(), _norm(part(ctx, "text_features").float())
         n, width = patches.shape[1:]
-        logits = _norm(patches) @ task.mT * width**-0.5
+        asked = task @ patches.mT * width**-0.5  # [t, n]: no product of patches with patches
+        logits = asked.mT / _length(patches)
         if ctx.text_mask is not None:
             logits = logits.masked_fill(~ctx.text_mask.unsqueeze(1), float("-inf"))
-        queries = _norm(logits.softmax(-1) @ task)
-        scores = queries @ patches.mT * width**-0.5
+        mix = logits.softmax(-1)
+        squares = ((mix @ (task @ task.mT)) * mix).sum(-1, keepdim=True)
+        scores = mix @ asked / (squares / width + EPS).sqrt()
         votes = one_hot(scores.argmax(-1), n).sum(1)
         return votes + scores.softmax(-1).mean(1)
 
 
 def _norm(x: Float[Tensor, "g n d"]) -> Float[Tensor, "g n d"]:
     """Root-mean-square norm without weights."""
-    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    return x / _length(x)
+
+
+def _length(x: Float[Tensor, "g n d"]) -> Float[Tensor, "g n 1"]:
+    return (x.square().mean(-1, keepdim=True) + EPS).sqrt()

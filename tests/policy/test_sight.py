@@ -174,6 +174,24 @@ def test_keeping_everything_is_the_dense_model_bit_for_bit(name: str, kind: str)
     assert torch.equal(dense.kept, full.kept)
 
 
+@pytest.mark.parametrize(
+    ("name", "lengths"),
+    [
+        ("adp", [0] * 6),
+        ("fastv", [2] * 2 + [0] * 4),
+        ("schedule:cuts=1-3:keeps=0.5-0.25+fastv", [2, 1, 1, 0, 0, 0]),
+    ],
+)
+def test_the_mean_length_over_the_layers_is_told(name: str, lengths: list[int]) -> None:
+    """Lengths in steps: 2 for all visual tokens (32), 1 for half, 0 for a quarter of them."""
+    _, answer = run(recorded(build(PARALLEL), name), PARALLEL, 1)[0]
+    others = answer.sequence_tokens - 32
+    visual = {2: 32, 1: 16, 0: 8}
+    assert answer.layer_sequence_tokens == pytest.approx(
+        sum(others + visual[step] for step in lengths) / 6
+    )
+
+
 # reuse
 
 

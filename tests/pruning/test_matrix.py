@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pruning.base import ATTENTION, NEEDS, Method, MethodError
 from pruning.context import of_groups, of_tokens
+from pruning.example import example_context
 from pruning.ladder import rungs
 from pruning.registry import METHODS, WRAPPERS, make_method
 from pruning.runtime import Pruner
@@ -56,6 +59,42 @@ def test_every_method_keeps_its_promise(
         assert kept.equal(torch.arange(N).expand(groups, N))
     assert ctx.features.equal(before[0])
     assert all(ctx.attention[k].equal(v) for k, v in before[1].items())
+    check_merge(selection)
+
+
+@given(
+    st.sampled_from(VARIANTS),
+    st.integers(2, 40),
+    st.one_of(st.floats(0.02, 1.0), st.integers(1, 40)),
+    st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.integers(0, 1000),
+)
+@settings(derandomize=True, max_examples=250, deadline=None)
+def test_any_budget_of_any_batch(
+    name: str, n: int, keep: float, batch: tuple[int, int], dtype: torch.dtype, seed: int
+) -> None:
+    """Methods x budgets x dtypes x batch x views: exact and valid, or refused in one sentence."""
+    samples, views = batch
+    shape = (samples * views, n, 8)
+    if isinstance(keep, int) and keep > n:
+        with pytest.raises(BudgetError, match="a view has only"):
+            example_context(shape, keep)
+        return
+    try:
+        method = make_method(name, keep=keep)
+    except MethodError as error:
+        assert "give" in str(error)  # noqa: PT017 - a schedule refuses counts
+        return
+    ctx = replace(example_context(shape, keep, seed=seed, dtype=dtype), views=views)
+    if name == "oracle" and samples > 1:
+        with pytest.raises(MethodError, match="one sample"):
+            method.select(ctx) if ctx.keep < n else method.select(replace(ctx, keep=n - 1))
+        return
+    pruner = Pruner(method, LAYERS, causal=False)  # checks sorted, unique, in range, count
+    selection = pruner.select(ctx)
+    assert len(selection.kept) * selection.views == samples * views
+    assert all(value.shape[0] == samples * views for value in selection.memory.values())
     check_merge(selection)
 
 

@@ -169,6 +169,21 @@ def test_the_ceiling_is_amdahls(store):
     assert speedup_ceiling(10.0, 8.0, 0.0) == pytest.approx(5.0)
 
 
+def test_the_ceiling_of_a_cut_elsewhere_counts_all_layers(store):
+    """A mean length over the layers, against all of the dense prefill: 1 ms below and 6 above."""
+    plan = Plan(grid(["divprune"], [0.25]), (0,))
+
+    def answer(job):
+        phases = {"vision": [3.0] * 4, "prefill_below": [1.0] * 4, "prefill_above": [6.0] * 4}
+        if not job.cell.pruned:
+            return plain(job, phase_ms=phases, layer_sequence_tokens=[328.0] * 4)
+        return plain(job, layer_sequence_tokens=[112.0] * 4)
+
+    run_grid(plan, Instant(answer), store)
+    run = metrics_of(plan, store)["divprune", 0.25]
+    assert run["speedup_ceiling"] == pytest.approx(10.0 / (3.0 + 7.0 * 112 / 328))
+
+
 def test_the_ceiling_of_a_policy_that_tells_no_lengths_is_unknown(store):
     plan = Plan(grid(["random"], [0.25]), (0,))
     silent = {"sequence_tokens": 0, "kept_sequence_tokens": [0] * 4}

@@ -73,6 +73,7 @@ def make_graph(
     if int8:
         quantise_products(model.graph, weights)
     _check_inputs(name, stage, model.graph)
+    _check_outputs(name, stage, model.graph)
     _place(model.graph, weights, plan)
     _strip(model, name)
     return model
@@ -180,6 +181,15 @@ def _check_inputs(name: str, stage: StageModule, graph: ir.Graph) -> None:
             f"stage {name}: graph inputs are {[v.name for v in graph.inputs]}, "
             f"{', '.join(unread) or 'none'} unread, declared are {list(stage.inputs)}: "
             "the stage does not compute what it says"
+        )
+
+
+def _check_outputs(name: str, stage: StageModule, graph: ir.Graph) -> None:
+    """The exporter renames outputs that are called like an input."""
+    have, want = [value.name for value in graph.outputs], list(stage.outputs())
+    if have != want:
+        raise EngineError(
+            f"stage {name}: graph outputs are {have}, declared are {want}: rename them"
         )
 
 

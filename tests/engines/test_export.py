@@ -100,3 +100,13 @@ def test_a_weight_of_another_shape_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.engines.plain.weights", lambda: wrong)
     with pytest.raises(EngineError, match=r"layers\.0\.weight has shape \[3, 3\]"):
         write_plain(tmp_path / "wrong")
+
+
+class SameName(Double):
+    def compute(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"x": super().compute(**inputs)["y"]}
+
+
+def test_an_output_called_like_an_input_is_refused():
+    with fake_tensors(), pytest.raises(EngineError, match="rename"):
+        make_graph("same", SameName(), 20, WeightPlan())

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 PAD_ID = 0
+ARRIVING = {"arriving": "hidden", "traced": "trace"}
+"""Inputs of a span of layers that another span has put out under another name."""
 
 
 class Source(Protocol):
@@ -178,7 +180,7 @@ class EngineRuntime:
     def _stage(self, role: str, have: Arrays) -> Specs:
         """Run a stage on what is there, and add what it gives; tells what that is."""
         session = self._session(role)
-        have |= session.run({name: have[name] for name in session.inputs})
+        have |= session.run({name: have[ARRIVING.get(name, name)] for name in session.inputs})
         return session.outputs
 
     def _choose(

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 class Layers(Stage):
     """A span of decoder layers; the first one lays the sequence out, the others take it over.
 
-    Inputs of the first: `visual`, `text`, `prompt`, `proprio`. Of the others: `hidden`, `prompt`,
-    `kept` (among the tokens that come in), `present` (which those are, when some have left before),
-    `merge`, `trace`. Outputs: `hidden`, or `rows` (the action rows) after the last layer, and what
-    the host and the next choice read.
+    Inputs of the first: `visual`, `text`, `prompt`, `proprio`. Of the others: `arriving` (hidden
+    states), `prompt`, `kept` (among the tokens that arrive), `present` (which those are, when some
+    have left before), `merge`, `traced`. Outputs: `hidden`, or `rows` (the action rows) after the
+    last layer, and what the host and the next choice read.
     """
 
     def __init__(self, model: OpenVLAModel, layout: Layout, span: Span) -> None:
@@ -43,13 +43,16 @@ class Layers(Stage):
         self.frame = Frame(layout, span.tokens, model.causal)
         begins = span.first == 0 and not span.gathers
         inputs = _first(model, layout) if begins else _later(model, layout, span)
+        if span.last == 0 and not span.looks:  # nobody asks for positions
+            del inputs["prompt"]
         super().__init__(model, layout, inputs)
 
     def compute(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Run the span."""
-        there, dtype = places(self.layout, inputs["prompt"]), self.wire.dtype
-        trace = inputs.get("trace")
-        if "hidden" in inputs:
+        longest = torch.full((1,), self.layout.prompt)
+        there, dtype = places(self.layout, inputs.get("prompt", longest)), self.wire.dtype
+        trace = inputs.get("traced")
+        if "arriving" in inputs:
             x, there, trace = self._arrive(inputs, there, trace)
         else:
             proprio = inputs["proprio"].to(dtype) if "proprio" in inputs else None
@@ -61,7 +64,7 @@ class Layers(Stage):
         self, inputs: dict[str, Tensor], there: Places, trace: Tensor | None
     ) -> tuple[Tensor, Places, Tensor | None]:
         """Take over hidden states, and let tokens leave."""
-        x, before = inputs["hidden"].to(self.wire.dtype), self.span.before
+        x, before = inputs["arriving"].to(self.wire.dtype), self.span.before
         if "present" in inputs:
             there = there.at(_living(self.layout, inputs["present"], self.layout.tokens))
         if "kept" not in inputs:
@@ -128,7 +131,7 @@ def _first(model: OpenVLAModel, layout: Layout) -> Specs:
 def _later(model: OpenVLAModel, layout: Layout, span: Span) -> Specs:
     length = Frame(layout, span.before, model.causal).length
     width = model.config.text.hidden_size
-    inputs = {"hidden": Wire(model).spec(1, length, width), **PROMPT}
+    inputs = {"arriving": Wire(model).spec(1, length, width), **PROMPT}
     if span.before < layout.tokens:
         inputs["present"] = TensorSpec((layout.views, span.before), "int64")
     if span.gathers:
@@ -136,7 +139,7 @@ def _later(model: OpenVLAModel, layout: Layout, span: Span) -> Specs:
         if span.merges:
             inputs["merge"] = TensorSpec((layout.views, span.tokens, span.before), "float32")
     if span.carries_trace:
-        inputs["trace"] = TensorSpec((1, length), "float32")
+        inputs["traced"] = TensorSpec((1, length), "float32")
     return inputs
 
 

@@ -26,6 +26,8 @@ class Export:
         precision: `fp32`, `fp16`, `bf16`, or `int8` (weights of matrix products, for CPUs).
         prompt_tokens: longest prompt without BOS; shorter ones are padded to it.
         opset: version of the ONNX operators; 20 for runtimes without `Attention`.
+        fused: one graph per rung between vision and head, so that no host stands between scores
+            and gather; phases below and above the cut cannot be told apart then.
         observations: made-up observations to compare on; 0 leaves the comparison out.
         json: print the ledger as JSON.
     """
@@ -37,6 +39,7 @@ class Export:
     precision: str = "fp32"
     prompt_tokens: int = 32
     opset: int = 23
+    fused: bool = False
     observations: int = 6
     json: bool = False
 
@@ -62,6 +65,7 @@ def run(config: Export) -> int:
         precision=config.precision,
         prompt_tokens=config.prompt_tokens,
         opset=config.opset,
+        fused=config.fused,
         policy=config.policy if checkpoint.name == config.policy else str(checkpoint.resolve()),
         rebuild=rebuild_command(config),
         progress=Talk(),
@@ -83,7 +87,7 @@ def rebuild_command(config: Export) -> str:
         value = getattr(config, name)
         if value != getattr(default, name) or name in ("policy", "method", "keep", "out"):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
+    return shlex.join([*words, "--fused"] if config.fused else words)
 
 
 class Talk:

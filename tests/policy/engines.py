@@ -44,10 +44,12 @@ def eager(folder: Path, method: str, keep: float) -> OpenVLAPolicy:
 class ReferencePolicy:
     """The stages of a rung on torch, walked by the engine's runtime."""
 
-    def __init__(self, folder: Path, method: str, keep: float, prompt: int = 32) -> None:
+    def __init__(
+        self, folder: Path, method: str, keep: float, prompt: int = 32, *, fused: bool = False
+    ) -> None:
         self.policy = eager(folder, method, keep)
         config = self.policy.config
-        plan = make_plan(config, [method], [keep], prompt)
+        plan = make_plan(config, [method], [keep], prompt, fused=fused)
         self.runtime = EngineRuntime(
             Reference(folder, config, plan),
             prompt,

@@ -46,7 +46,10 @@ def checkpoints(tmp_path_factory):
 @pytest.mark.parametrize("method", EXPORTABLE)
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_stages_equal_the_eager_model(checkpoints, kind, method):
-    """Actions, kept tokens and memory, over an episode with prompts of three lengths."""
+    """Actions, kept tokens and memory, over an episode with prompts of three lengths.
+
+    At one budget as one graph between vision and head, at the other stage by stage.
+    """
     if (
         CONFIGS[kind].decoding == "autoregressive"
         and "action" in make_method(method, keep=1.0).needs
@@ -54,7 +57,7 @@ def test_stages_equal_the_eager_model(checkpoints, kind, method):
         pytest.skip("no action rows at the cut before they are decoded")
     for keep in (1.0,) if method == "dense" else (0.5, 0.2):
         policy = eager(checkpoints / kind, method, keep)
-        mine = ReferencePolicy(checkpoints / kind, method, keep)
+        mine = ReferencePolicy(checkpoints / kind, method, keep, fused=keep == 0.2)
         state = eager_state = fresh()
         for seen in observations(policy.config):
             chunk, eager_state, timing = policy.infer(seen, eager_state)
@@ -68,6 +71,7 @@ def test_stages_equal_the_eager_model(checkpoints, kind, method):
             assert answer.dense_warmup == timing.dense_warmup
             assert answer.sequence_tokens == timing.sequence_tokens
             assert answer.kept_sequence_tokens == timing.kept_sequence_tokens
+            assert answer.layer_sequence_tokens == pytest.approx(timing.layer_sequence_tokens)
             assert state.queries == eager_state.queries
             for entry, wanted in zip(state.entries, eager_state.entries, strict=True):
                 np.testing.assert_allclose(entry, wanted, rtol=1e-3, atol=1e-6)

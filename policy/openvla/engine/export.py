@@ -38,6 +38,7 @@ def export_policy(
     precision: str = "fp32",
     prompt_tokens: int = PROMPT_TOKENS,
     opset: int = OPSET,
+    fused: bool = False,
     policy: str = "",
     rebuild: str = "",
     progress: Callable[[str], None] = lambda step: None,
@@ -54,6 +55,7 @@ def export_policy(
         precision: `fp32`, `fp16`, `bf16`, or `int8` for the weights of matrix products.
         prompt_tokens: longest prompt without BOS; shorter ones are padded to it.
         opset: version of the ONNX operators.
+        fused: one graph per rung between vision and head, instead of one per stretch and choice.
         policy: how the checkpoint was named, for the manifest.
         rebuild: command that makes this engine, for messages.
         progress: told what is being done.
@@ -68,7 +70,7 @@ def export_policy(
     config = load_config(checkpoint)
     _check_prompt(config, prompt_tokens)
     wire = "float16" if precision == "fp16" else "float32"
-    plan = make_plan(config, methods, keeps, prompt_tokens, wire)
+    plan = make_plan(config, methods, keeps, prompt_tokens, wire, fused=fused)
     network = _FakeNetwork(config, TYPES[precision])
     blueprint = Blueprint(
         family=FAMILY,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError
 from engines.manifest import Rung
@@ -50,6 +50,8 @@ def make_plan(
     keeps: Sequence[float],
     prompt: int,
     float_type: str = "float32",
+    *,
+    fused: bool = False,
 ) -> Plan:
     """The graphs and rungs of an engine; the dense model is always among them.
 
@@ -59,12 +61,14 @@ def make_plan(
         keeps: ratios of visual tokens that live.
         prompt: longest prompt, without BOS.
         float_type: in which tensors pass between stages.
+        fused: everything between vision and head as one graph per rung, instead of one graph per
+            stretch of layers and one per choice.
 
     Raises:
         EngineError: for a method that cannot become a graph; it lists those that can.
         MethodError, BudgetError: for an impossible method or budget.
     """
-    planner = _Planner(config, prompt, float_type)
+    planner = _Planner(config, prompt, float_type, fused)
     planner.add(DENSE, 1.0)
     for name in methods:
         for keep in keeps:
@@ -85,9 +89,9 @@ def pruner_of(method: Method, config: OpenVLAConfig) -> Pruner:
 
 
 class _Planner:
-    def __init__(self, config: OpenVLAConfig, prompt: int, float_type: str) -> None:
+    def __init__(self, config: OpenVLAConfig, prompt: int, float_type: str, fused: bool) -> None:
         self.config, self.layout = config, layout_of(config, prompt)
-        self.float_type = float_type
+        self.float_type, self.fused = float_type, fused
         self.stages: dict[str, Callable[[OpenVLAModel], StageModule]] = {}
         self.rungs: list[Rung] = []
 
@@ -102,13 +106,16 @@ class _Planner:
         merges = [_merges(name, method, *pair) for pair in pairwise([n, *kept])]
         roles = {"vision": self._vision(method)}
         spans = self._spans(pruner, kept, merges)
-        roles |= {role: self._layers(span) for role, span in spans.items()}
+        if self.fused:
+            roles |= self._prefills(name, method, list(spans.values()), kept)
+        else:
+            roles |= {role: self._layers(span) for role, span in spans.items()}
         roles |= self._decode("decode", list(spans.values()), pruner.action_layer)
         roles["head"] = self._stage("head", lambda m: _stages().Head(m, self.layout))
         if method.prunes:
-            before = [n, *kept]
-            for number, tokens in enumerate(kept):
-                roles |= self._selects(name, method, number, before[number], tokens)
+            for number, (before, tokens) in enumerate(pairwise([n, *kept])):
+                if not self.fused:
+                    roles |= self._selects(name, method, number, before, tokens)
             if method.history is not None and method.history.dense_warmup:
                 roles |= self._warmup(pruner, spans["below"])
         self.rungs.append(Rung(name, float(keep), method.budget.tokens(n), pruner.cut, roles))
@@ -143,10 +150,49 @@ class _Planner:
         layer = pruner.action_layer
         upper = layer if layer is not None and layer >= pruner.cut else None
         above = Span(pruner.cut, layers, n, n, action_layer=upper)
+        if self.fused:
+            graph = self._prefill("prefill_warmup_" + _name(above, self.layout), [below, above], [])
+            roles = {"warmup_prefill": graph}
+        else:
+            roles = {"warmup_above": self._layers(above)}
         return {
-            "warmup_above": self._layers(above),
+            **roles,
             **self._decode("warmup_decode", [below, above], layer),
         }
+
+    def _prefills(
+        self, name: str, method: Method, spans: list[Span], kept: list[int]
+    ) -> dict[str, str]:
+        """All of a rung between vision and head, and the same while nothing is remembered."""
+        if not method.prunes:
+            return {"prefill": self._prefill("prefill_dense", spans, [])}
+        rule, tokens = method.history, [self.layout.tokens, *kept]
+        stem = f"prefill_{_slug(name)}_keep{kept[-1]}"
+        without = frozenset() if rule is not None else frozenset({"history"})
+        cold = frozenset({"history"})
+        roles = {}
+        for role, left_out in (("prefill", without), ("prefill_cold", cold)):
+            if role == "prefill_cold" and (rule is None or rule.dense_warmup):
+                continue
+            choices = [
+                self._chooser(method, number, *pair, method.stage_needs(number) - left_out)
+                for number, pair in enumerate(pairwise(tokens))
+            ]
+            roles[role] = self._prefill(stem + role.removeprefix("prefill"), spans, choices)
+        return roles
+
+    def _prefill(self, name: str, spans: list[Span], choices: list[Callable[[], Any]]) -> str:
+        def make(model: OpenVLAModel) -> StageModule:
+            from policy.openvla.engine.fused import Prefill
+            from policy.openvla.engine.stretches import Layers
+
+            parts: list[StageModule] = []
+            for number, span in enumerate(spans):
+                parts.append(Layers(model, self.layout, span))
+                parts += [choice() for choice in choices[number : number + 1]]
+            return Prefill(parts)
+
+        return self._stage(name, make)
 
     def _vision(self, method: Method) -> str:
         looks = sorted(TOWER & method.needs) if method.prunes else []
@@ -179,7 +225,7 @@ class _Planner:
         if method.history is None:
             needs -= {"history"}
         role = f"select{number or ''}"
-        stem = f"{role}_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{before}keep{tokens}"
+        stem = f"{role}_{_slug(name)}_{before}keep{tokens}"
         roles = {role: self._select(stem, method, number, before, tokens, needs)}
         rule = method.history
         if rule is not None and not rule.dense_warmup:
@@ -196,13 +242,23 @@ class _Planner:
         tokens: int,
         needs: frozenset[str],
     ) -> str:
+        choose = self._chooser(method, number, before, tokens, needs)
+        return self._stage(name, lambda _: choose())
+
+    def _chooser(
+        self, method: Method, number: int, before: int, tokens: int, needs: frozenset[str]
+    ) -> Callable[[], StageModule]:
         stages, layout = _stages(), self.layout
         inputs = stages.select_inputs(self.config, layout, needs, before, self.float_type)
-        return self._stage(name, lambda _: stages.Select(method, layout, tokens, number, inputs))
+        return lambda: stages.Select(method, layout, tokens, number, inputs)
 
     def _stage(self, name: str, make: Callable[[OpenVLAModel], StageModule]) -> str:
         self.stages.setdefault(name, make)
         return name
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower())
 
 
 def _stages() -> ModuleType:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pruning.history import HistoryKey, PrunerState
     from pruning.runtime import Begun, Pruner
 
+    Kept = Int64[np.ndarray, "v k"]
+
 Arrays = dict[str, np.ndarray]
 PAD_ID = 0
 ARRIVING = {"arriving": "hidden", "traced": "trace"}
@@ -112,43 +114,62 @@ class EngineRuntime:
         have, dense = self._inputs(query), begun.dense_warmup
         self._stage("vision", have)
         clock.mark("vision")
-        seen = self._all if "action_attention" in self._stage("below", have) else None
-        clock.mark("prefill_below")
-        lives = [self._all]
-        if "select" in self.rung.stages and not dense:
-            for number in range(len(self.pruner.stages)):
-                lives.append(self._choose(number, begun, have, lives[-1]))
-                clock.mark("selection")
-                seen = lives[-1] if self._next(number, have) else seen
-                clock.mark("prefill_above")
-        elif "action_attention" in self._stage("warmup_above" if dense else "above", have):
-            seen = self._all
-        clock.mark("prefill_above")
+        walk = self._whole if "prefill" in self.rung.stages else self._stretches
+        kept, seen = walk(begun, have, clock)
         self._stage("head", have)
         if "decode" in self.rung.stages:
             self._decode(have, "warmup_decode" if dense else "decode")
         clock.mark("decode" if self.config.decoding == "autoregressive" else "head")
         state = self.pruner.finish(begun.state, have.get("action_attention"), seen)
         clock.mark("selection")
-        return self._answer(query, have, lives, state, dense)
+        return self._answer(query, have, kept, state, dense)
+
+    def _stretches(self, begun: Begun, have: Arrays, clock: Stopwatch) -> tuple[Kept, Kept | None]:
+        """Layers and choices one by one; what lives at last, and what the action layer saw."""
+        seen = self._all if "action_attention" in self._stage("below", have) else None
+        clock.mark("prefill_below")
+        alive = self._all
+        if "select" in self.rung.stages and not begun.dense_warmup:
+            for number in range(len(self.pruner.stages)):
+                alive = self._choose(number, begun, have, alive)
+                clock.mark("selection")
+                seen = alive if self._next(number, have) else seen
+                clock.mark("prefill_above")
+            return alive, seen
+        role = "warmup_above" if begun.dense_warmup else "above"
+        if "action_attention" in self._stage(role, have):
+            seen = self._all
+        clock.mark("prefill_above")
+        return alive, seen
+
+    def _whole(self, begun: Begun, have: Arrays, clock: Stopwatch) -> tuple[Kept, Kept | None]:
+        """The same as one graph; what happens inside has one phase of its own."""
+        role = "warmup_prefill" if begun.dense_warmup else "prefill"
+        if begun.forecast is not None:
+            have["history"] = begun.forecast
+        elif "prefill_cold" in self.rung.stages and not begun.dense_warmup:
+            role = "prefill_cold"
+        found = self._stage(role, have)
+        self.pruner.calls += len(self.pruner.stages) if "alive" in found else 0
+        clock.mark("prefill")
+        seen = have.get("seen", self._all) if "action_attention" in found else None
+        return have.get("alive", self._all), seen
 
     def _answer(
-        self,
-        query: EngineQuery,
-        have: Arrays,
-        lives: list[Int64[np.ndarray, "v k"]],
-        state: PrunerState,
-        dense_warmup: bool,
+        self, query: EngineQuery, have: Arrays, kept: Kept, state: PrunerState, dense_warmup: bool
     ) -> EngineAnswer:
         layout = layout_of(self.config, query.input_ids.shape[1] - 1)
-        lengths = [layout.length - layout.visual + kept.size for kept in lives]
+        stages, n = self.pruner.stages, layout.tokens
+        short = kept.shape[1] < n
+        tokens = [n, *(min(n, stage.keep.tokens(n)) for stage in stages)] if short else [n]
+        cuts = [0, *(stage.cut for stage in stages)][: len(tokens)]
         layers = self.config.text.num_hidden_layers
-        cuts = [0, *(stage.cut for stage in self.pruner.stages)][: len(lives)]
+        lengths = [layout.length - layout.visual + layout.views * count for count in tokens]
         spans = zip(cuts, [*cuts[1:], layers], lengths, strict=True)
         return EngineAnswer(
             have.get("tokens"),
             have.get("values"),
-            lives[-1],
+            kept,
             state,
             dense_warmup,
             lengths[0],

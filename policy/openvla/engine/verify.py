@@ -106,7 +106,8 @@ def _verify_rung(
     config = load_config(engine.folder / "policy")
     key = next(iter(config.norm_stats), None)  # normalised actions are compared: any will do
     mine = EnginePolicy(engine, method, key)
-    plan = make_plan(config, [rung.method], [rung.keep], engine.manifest.prompt_tokens)
+    prompt, fused = engine.manifest.prompt_tokens, "prefill" in rung.stages
+    plan = make_plan(config, [rung.method], [rung.keep], prompt, fused=fused)
     both = _Both(engine, Reference(checkpoint, config, plan))
     mine.runtime.source = both
     eager = OpenVLAPolicy.from_folder(checkpoint, method=method, unnorm_key=key)

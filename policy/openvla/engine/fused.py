@@ -28,8 +28,8 @@ class Prefill(StageModule):
     """Layers and choices in a row.
 
     Inputs: those of the parts that no part gives. Outputs: `rows`, caches, `alive` (the tokens that
-    live, where some left), `action_attention` and, where fewer than all were there, `seen`: the
-    tokens that its layer saw.
+    live, where some left), `action_attention` and, where that is neither all tokens nor `alive`,
+    `seen`: the tokens that its layer saw.
 
     Args:
         parts: spans of layers, and a choice between each two.
@@ -65,6 +65,8 @@ class Prefill(StageModule):
                 out["action_attention"] = found["action_attention"]
                 out |= {} if alive is None else {"seen": alive}
             out |= {name: value for name, value in found.items() if name.startswith(PASSED)}
+        if out.get("seen") is alive:
+            out.pop("seen", None)
         return {"rows": have["rows"], **out, **({} if alive is None else {"alive": alive})}
 
 

@@ -152,8 +152,11 @@ class EngineRuntime:
         found = self._stage(role, have)
         self.pruner.calls += len(self.pruner.stages) if "alive" in found else 0
         clock.mark("prefill")
-        seen = have.get("seen", self._all) if "action_attention" in found else None
-        return have.get("alive", self._all), seen
+        alive = have.get("alive", self._all)
+        if "action_attention" not in found:
+            return alive, None
+        full = have["action_attention"].shape == self._all.shape
+        return alive, self._all if full else have.get("seen", alive)
 
     def _answer(
         self, query: EngineQuery, have: Arrays, kept: Kept, state: PrunerState, dense_warmup: bool

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from engines.session import Session
     from policy.openvla.config import OpenVLAConfig
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 0.5}
-"""Largest difference of a normalised action that is no miss."""
+TOLERANCE = {"fp32": 1e-3}
+"""Largest difference of a normalised action that is no miss. Rounding moves tokens to other bins:
+in a reduced precision actions are reported, and stages are judged."""
+WHOLE_RANGE = 2.0
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95}
 INSTRUCTIONS = ("pick up the cup", "put the red block on the plate", "stop")
 
@@ -67,8 +69,8 @@ def verify(
 def judge(engine: Engine, parity: Parity) -> str | None:
     """What is wrong with a rung, in one sentence; None when nothing is.
 
-    In full precision actions and kept tokens must agree. In a reduced one a token may fall into the
-    next bin: stages must point the same way, and whole actions are judged by `tolerance` alone.
+    In full precision actions and kept tokens must agree. In a reduced one stages must point the
+    same way; what it costs in actions is for rollouts to say.
     """
     precision, name = engine.manifest.precision, f"{parity.method} at {parity.keep:g}"
     least = min(parity.stages.items(), key=lambda item: item[1].cosine)
@@ -125,7 +127,7 @@ def _verify_rung(
         kept_equal=same,
         action_max_abs=float(max(d.max() for d in differences)),
         first_action_max_abs=float(max(d[0].max() for d in differences)),
-        tolerance=TOLERANCE[engine.manifest.precision],
+        tolerance=TOLERANCE.get(engine.manifest.precision, WHOLE_RANGE),
         stages=both.ledger.worst,
     )
 

@@ -91,14 +91,14 @@ def _trace(stage: StageModule, opset: int) -> ir.Model:
             output_names=list(stage.outputs()),
             optimize=False,
             verbose=False,
-            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
+            custom_translation_table={torch.ops.aten.sort.stable: stable_sort()},
         )
     if program is None:
         raise EngineError("torch.onnx.export gave nothing: a newer torch is needed")
     return program.model
 
 
-def _stable_sort() -> Callable[..., Any]:
+def stable_sort() -> Callable[..., Any]:
     """A stable sort as ONNX's `TopK`, which gives equal values to the lowest index."""
     from onnxscript import opset18
 

@@ -5,11 +5,14 @@ Graphs are left out here: the same modules run on torch, so that the whole matri
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from policy.openvla.engine.plan import make_plan
 from policy.types import ObservationError
+from pruning.base import ROW_KINDS
 from pruning.history import fresh
 from pruning.registry import METHODS, make_method
 from tests.policy.engines import ReferencePolicy, eager, observations
@@ -29,7 +32,8 @@ VARIANTS = {
 EXPORTABLE = [
     variant
     for name, kind in METHODS.items()
-    if kind.exportable
+    if kind.exportable and not kind.before_decoder
+    if kind(keep=1.0).needs <= ROW_KINDS | {"features", "history"}
     for variant in VARIANTS.get(name, (name,))
 ]
 
@@ -113,3 +117,19 @@ def test_graphs_are_shared_between_rungs():
 def test_a_method_that_draws_is_refused_with_those_that_can():
     with pytest.raises(ValueError, match=r"random cannot become a graph: choose from .*vla_pruner"):
         make_plan(CONFIGS["single_ar"], ["random"], [0.5], 32)
+
+
+@pytest.mark.parametrize(
+    ("method", "lacks"),
+    [
+        ("divprune", "a cut before the decoder"),
+        ("mmtok", "input text_features, input tower_features"),
+        ("visionzip", "input tower_attention"),
+        ("smooth+fastv", "memory between selections"),
+        ("schedule+prefill_mean", "2 cuts"),
+    ],
+)
+def test_what_the_stages_lack_is_named(method, lacks):
+    refusal = f"{re.escape(method)} cannot run on an engine yet.*{lacks}"
+    with pytest.raises(ValueError, match=refusal):
+        make_plan(CONFIGS["fused_ar"], [method], [0.5], 32)

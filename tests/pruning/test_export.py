@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 import torch
 
+from engines.graph import stable_sort
 from pruning.base import Method
-from pruning.onnx import translations
 from pruning.registry import METHODS, make_method
 from pruning.types import PruneContext
 from tests.pruning.matrix import context
@@ -89,7 +89,7 @@ def test_onnx_runtime_chooses_as_eager_does(name: str, tmp_path: Path) -> None:
         input_names=list(tensors),
         dynamo=True,
         verbose=False,
-        custom_translation_table=translations(),
+        custom_translation_table={torch.ops.aten.sort.stable: stable_sort()},
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     wanted = {node.name for node in session.get_inputs()}

@@ -7,7 +7,7 @@ layers by all budgets of a method, the upper layers of a budget by all methods w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from engines.errors import EngineError
 from engines.manifest import Rung
 from engines.session import TensorSpec
 from policy.openvla.sequence import layout_of
+from pruning.base import ROW_KINDS
 from pruning.registry import all_methods, make_method
 from pruning.runtime import Pruner
+from pruning.wrappers.base import chain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,9 +77,7 @@ def make_plan(
 
 def fitted(method: Method, config: OpenVLAConfig) -> Method:
     """The method with the checkpoint's own cut, unless it names one itself."""
-    if method.cut is None and config.cut_layer is not None:
-        return replace(method, cut=config.cut_layer)
-    return method
+    return method if config.cut_layer is None else method.at_cut(config.cut_layer)
 
 
 def pruner_of(method: Method, config: OpenVLAConfig) -> Pruner:
@@ -101,6 +101,7 @@ class _Planner:
         if not method.exportable:
             able = ", ".join(sorted(n for n, kind in all_methods().items() if kind.exportable))
             raise EngineError(f"{method.name} cannot become a graph: choose from {able}")
+        _check_stages(name, method, pruner_of(method, self.config))
         pruner, tokens = pruner_of(method, self.config), method.budget.tokens(self.layout.tokens)
         layer = pruner.action_layer if method.prunes else None
         roles = {
@@ -180,6 +181,27 @@ class _Planner:
         for kind in sorted(method.needs - {"features", "history"}):
             inputs[f"attention_{kind}"] = row
         return inputs | ({"history": row} if method.history is not None else {})
+
+
+def _check_stages(name: str, method: Method, pruner: Pruner) -> None:
+    """Refuse what a graph could do and these stages do not: other inputs, memory, several cuts.
+
+    Raises:
+        EngineError: naming what is missing.
+    """
+    inputs = method.needs - ROW_KINDS - {"features", "history"}
+    stateful = any(one.remembers for one in chain(method))
+    lacks = [
+        *(f"input {need}" for need in sorted(inputs)),
+        *_if("memory between selections", stateful),
+        *_if(f"{len(pruner.stages)} cuts", len(pruner.stages) > 1),
+        *_if("a cut before the decoder", pruner.cut == 0),
+    ]
+    if lacks and method.prunes:
+        raise EngineError(
+            f"{name} cannot run on an engine yet, whose stages lack {', '.join(lacks)}: run it on "
+            "torch, or choose a method that needs attention rows, features and history alone"
+        )
 
 
 def _make(

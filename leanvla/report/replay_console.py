@@ -26,7 +26,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     console.print(
         f"{recording['name']} ({recording['layout']}): {metrics['looks']} looks, "
         f"{metrics['rows']} rows, {metrics['covered_s']:.2f} s in {metrics['wall_s']:.2f} s"
-        + (f", {speed:.0f} x real time" if speed else "")
+        + (f", {speed:.3g} x real time" if speed else "")
     )
     if not metrics["runs"]:
         return

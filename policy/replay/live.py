@@ -10,7 +10,7 @@ import numpy as np
 
 from policy.contract import CompressedImage
 from policy.replay.layout import layout_of
-from policy.replay.messages import NS, header_of, raw_image_message
+from policy.replay.messages import NS, exact, header_of, raw_image_message
 from policy.replay.recorder import Recorder
 from policy.replay.redact import redact
 from policy.replay.types import Decision
@@ -107,7 +107,9 @@ class SessionTape:
                 topic, kind, now_ns, lambda: redacted_message(message), len(message.data)
             )
         size = len(message.data) if camera is not None else 512
-        return self.recorder.put(topic, kind, now_ns, lambda: self._serialize(message), size)
+        return self.recorder.put(
+            topic, kind, now_ns, lambda: exact(self._serialize(message), kind), size
+        )
 
     def instruction(self, text: str, now_ns: int) -> bool:
         """New words, as the session took them."""

@@ -36,17 +36,39 @@ def typestore() -> Any:
 def decode(data: bytes, kind: str) -> Any:
     """A message with plain attributes.
 
+    Bytes behind the message are ignored: `rclpy.serialization.serialize_message` leaves some, as
+    many as it had guessed too much.
+
     Raises:
         ReplayError: on an unknown type, or bytes that are no such message.
     """
+    return _read(data, kind)[0]
+
+
+def exact(data: bytes, kind: str) -> bytes:
+    """A message without what stands behind it, which stricter readers refuse.
+
+    Raises:
+        ReplayError: as `decode`.
+    """
+    return data[: _read(data, kind)[1]]
+
+
+def _read(data: bytes, kind: str) -> tuple[Any, int]:
+    """The message, and how many bytes it takes."""
     store = typestore()
     if kind not in store.types:
         raise ReplayError(f"messages of type {kind or 'unknown'} cannot be decoded")
+    if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
+        raise ReplayError(f"not a {kind}: no CDR header")
+    definition = store.get_msgdef(kind)
+    read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
     try:
-        return store.deserialize_cdr(data, kind)
+        message, taken = read(memoryview(data)[4:], 0, definition.cls, store)
     # The generated decoders fail in whatever way the bytes make them fail.
     except Exception as error:
         raise ReplayError(f"not a {kind}: {type(error).__name__}") from None
+    return message, taken + 4
 
 
 def encode(message: Any, kind: str) -> memoryview:

@@ -34,11 +34,18 @@ def expected(features: torch.Tensor, masks: torch.Tensor, k: int) -> list[list[i
     ]
 
 
+def without_numba(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Tensor:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pruning.maxmin.compiled", lambda loop: None)
+        return max_min(features, masks, k)
+
+
 @given(problems(integer=True))
 def test_exact_inner_products_match_the_reference_ties_included(problem: tuple) -> None:
     features, masks, k = problem
     want = expected(*problem)
     assert max_min(features, masks, k).tolist() == want
+    assert without_numba(features, masks, k).tolist() == want
     assert greedy_static(distances(features), masks, k).tolist() == want
 
 
@@ -49,6 +56,7 @@ def test_real_features_match_the_reference(problem: tuple) -> None:
     assume(features.shape[-1] > 1)  # in one dimension every cosine is 1 or -1 up to rounding
     want = expected(*problem)
     assert max_min(features, masks, k).tolist() == want
+    assert without_numba(features, masks, k).tolist() == want
     assert greedy_static(distances(features), masks, k).tolist() == want
 
 
@@ -59,7 +67,9 @@ def test_both_formulations_agree_at_real_sizes(n: int, d: int, k: int) -> None:
     masks = torch.zeros(2, n, dtype=torch.bool)
     for mask in masks:
         mask[torch.randperm(n, generator=generator)[: 2 * k]] = True
-    assert max_min(features, masks, k).equal(greedy_static(distances(features), masks, k))
+    kept = max_min(features, masks, k)
+    assert kept.equal(greedy_static(distances(features), masks, k))
+    assert kept.equal(without_numba(features, masks, k))
 
 
 def test_start_is_the_candidate_with_the_farthest_nearest_neighbour() -> None:

@@ -5,8 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from policy.replay.commands import CommandReader
+from policy.replay.messages import (
+    TRAJECTORY,
+    TWIST,
+    decode,
+    encode,
+    exact,
+    header_of,
+    rows_message,
+    state_message,
+    typestore,
+)
 from policy.replay.open import Options, count_episodes, open_episode
 from policy.replay.shards import SCHEMA, Specs
+from policy.replay.storage import RawMessage
 from policy.replay.types import ReplayError
 from tests.policy.replay import makers
 
@@ -102,6 +115,39 @@ def test_a_plain_file_reads_like_its_bag(tmp_path, storage):
     file = next(path for path in bag.iterdir() if path.suffix in (".mcap", ".db3"))
     found = open_episode(file, 0, Options(contract=makers.contract()))
     assert len(list(found.steps())) == 4
+
+
+def test_speeds_come_back_as_the_rows_they_were_made_from():
+    from policy.contract_file import read_contract
+    from policy.robot.rows import interpret
+
+    contract = read_contract("ros2_ws/src/leanvla_ros/config/tabletop.yaml")
+    rows = np.random.default_rng(0).uniform(-1, 1, (5, 7)).astype(np.float32)
+    rows[:, 6] = [-1, -1, 1, 1, -1]
+    meant, reader, types = interpret(rows, contract), CommandReader(contract), typestore().types
+    for row, speed, hand in zip(rows, meant.values, meant.gripper, strict=True):
+        vector = types["geometry_msgs/msg/Vector3"]
+        twist = types["geometry_msgs/msg/Twist"](vector(*speed[:3]), vector(*speed[3:]))
+        message = types[TWIST](header_of(1, "world"), twist)
+        gripper = rows_message((contract.gripper.joint,), hand[None], 1, 20.0)
+        grip = RawMessage(contract.gripper.topic, TRAJECTORY, 1, gripper)
+        assert reader.row(grip) is None
+        command = RawMessage(contract.command.topic, TWIST, 2, bytes(encode(message, TWIST)))
+        np.testing.assert_allclose(reader.row(command), row, rtol=1e-6)
+
+
+def test_slack_behind_a_message_is_ignored_and_a_short_message_is_not():
+    """As `rclpy.serialization.serialize_message` leaves it."""
+    names, values = ("jx", "jy"), np.array([1.5, -2.0], np.float32)
+    exact_bytes = state_message(names, values, 7_000_000_005)
+    for slack in (0, 3, 4, 8, 40):
+        message = decode(exact_bytes + b"\x5f" * slack, "sensor_msgs/msg/JointState")
+        assert (message.name, message.position.tolist()) == (["jx", "jy"], [1.5, -2.0])
+        assert exact(exact_bytes + b"\x5f" * slack, "sensor_msgs/msg/JointState") == exact_bytes
+        assert (message.header.stamp.sec, message.header.stamp.nanosec) == (7, 5)
+    for length in (0, 3, 11, len(exact_bytes) - 9):
+        with pytest.raises(ReplayError, match="not a sensor_msgs"):
+            decode(exact_bytes[:length], "sensor_msgs/msg/JointState")
 
 
 def test_a_bag_without_contract_asks_for_one(tmp_path):

@@ -76,10 +76,9 @@ class Method:
     A subclass says what it is in class attributes: its `name` and `paper`; what it `needs` of a
     context (`NEEDS`); whether its selection is `exportable` (static shapes, no host
     synchronisation, no drawing); whether it is `adaptive` (keeps a rung of the ladder that is its
-    own choice, at most `keep`) and `before_decoder` (its cut is 0 unless told otherwise); whether a
-    selection `remembers` something for the next one; what its choice `cost`s for `n` tokens of
-    width `d`; `profiles`, sets of fields for `make_method`; and `row_stride`, a field where prompt
-    rows are averaged and may be sampled.
+    own choice, at most `keep`) and `before_decoder` (its cut is 0 unless told otherwise); what its
+    choice `cost`s for `n` tokens of width `d`; `profiles`, sets of fields for `make_method`;
+    and `row_stride`, a field where prompt rows are averaged and may be sampled.
 
     Raises:
         BudgetError: at construction, for a `keep` that no view can give.
@@ -92,7 +91,6 @@ class Method:
     exportable: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
     before_decoder: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
     profiles: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
     row_stride = 1  # unannotated: becomes a field only in methods that average rows

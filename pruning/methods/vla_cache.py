@@ -46,7 +46,6 @@ class VLACache(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "pixels"})
     cost: ClassVar[str] = "n p"
     adaptive: ClassVar[bool] = True
-    remembers: ClassVar[bool] = True
 
     static: float = 0.996
     relevant: float = 0.46875

@@ -36,7 +36,6 @@ class Reuse(Wrapper):
     paper: ClassVar[str] = "after TokenSelect's selection cache, arXiv 2411.02886"
     own_needs: ClassVar[frozenset[str]] = frozenset({"features"})
     traceable: ClassVar[bool] = True
-    remembers: ClassVar[bool] = True
     cost: ClassVar[str] = "n d"
 
     cosine: float = 0.9

@@ -34,7 +34,6 @@ class Smooth(Wrapper):
     name: ClassVar[str] = "smooth"
     paper: ClassVar[str] = "none: exponential moving average"
     traceable: ClassVar[bool] = True
-    remembers: ClassVar[bool] = True
     scores: ClassVar[bool] = True
     cost: ClassVar[str] = "n"
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pruning.history import PrunerState
 
 MAX_INSTRUCTION_CHARS = 512
-PHASE_ABOVE_CUT = "prefill_above"
+PHASE_BELOW_CUT, PHASE_ABOVE_CUT = "prefill_below", "prefill_above"
 PHASES = (
-    *("preprocess", "vision", "prefill_below", "selection", PHASE_ABOVE_CUT),
+    *("preprocess", "vision", PHASE_BELOW_CUT, "selection", PHASE_ABOVE_CUT),
     *("decode", "head", "postprocess"),
 )
 """Phases of a query in the order in which they run; a policy reports those that it has."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from policy.types import PHASE_ABOVE_CUT, PHASES
+from policy.types import PHASE_ABOVE_CUT, PHASE_BELOW_CUT, PHASES
 from pruning.ceiling import speedup_ceiling
 from sim.rollout.types import DENSE, Cell, EpisodeRecord
 from sim.statistics import paired_difference, percentile, wilson_interval
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
-BELOW_PHASE = "prefill_below"
 
 
 class IdlePrunerError(RuntimeError):
@@ -150,7 +149,7 @@ def _ceiling(judged: Sequence[EpisodeRecord], dense: Sequence[EpisodeRecord]) ->
         silent = any(not r.sequence_tokens for r in judged) and any(map(_pruned_queries, judged))
         return None if silent else 1.0
     if told:  # a mean over all layers: cuts may lie elsewhere than in the dense cell's phases
-        short_ms += phases.get(BELOW_PHASE, 0.0)
+        short_ms += phases.get(PHASE_BELOW_CUT, 0.0)
     return speedup_ceiling(query_ms, short_ms, fmean(shares))
 
 

@@ -15,7 +15,7 @@ from leanvla.errors import UsageError
 from leanvla.run_folder import write_json, write_text
 from policy.openvla.macs import PROMPT_TOKENS, query_macs
 from policy.openvla.traffic import Cut, cache_bytes, query_stages, weight_bytes
-from policy.types import PHASE_ABOVE_CUT
+from policy.types import PHASE_ABOVE_CUT, PHASE_BELOW_CUT
 from pruning.ceiling import speedup_ceiling
 from pruning.types import Budget
 
@@ -177,8 +177,13 @@ def _ceiling(dense: dict[str, Any], timings: Sequence[Timing]) -> float | None:
     above = dense["phase_ms"].get(PHASE_ABOVE_CUT)
     if above is None or not all(timing.sequence_tokens for timing in timings):
         return None
-    kept = fmean(timing.kept_sequence_tokens / timing.sequence_tokens for timing in timings)
-    return speedup_ceiling(dense["query_ms"]["p50"], above["p50"], kept)
+    layers_ms = above["p50"]
+    if all(timing.layer_sequence_tokens for timing in timings):  # cuts may lie anywhere
+        layers_ms += dense["phase_ms"].get(PHASE_BELOW_CUT, {"p50": 0.0})["p50"]
+        kept = fmean(timing.layer_sequence_tokens / timing.sequence_tokens for timing in timings)
+    else:
+        kept = fmean(timing.kept_sequence_tokens / timing.sequence_tokens for timing in timings)
+    return speedup_ceiling(dense["query_ms"]["p50"], layers_ms, kept)
 
 
 def _tokens(timing: Timing) -> dict[str, int]:

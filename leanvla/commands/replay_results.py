@@ -11,7 +11,7 @@ from leanvla.commands.arguments import parse_options
 from leanvla.errors import CHECK_FAILED
 from leanvla.run_folder import environment, write_json
 from policy.replay.compare import action_error, chunk_error, overlap, recorded_rows
-from policy.types import PHASE_ABOVE_CUT, PHASES
+from policy.types import PHASE_ABOVE_CUT, PHASE_BELOW_CUT, PHASES
 from pruning.ceiling import speedup_ceiling
 from sim.rollout.types import DENSE
 from sim.statistics import percentile
@@ -172,15 +172,17 @@ def _tokens(trace: Trace) -> dict[str, int]:
 
 
 def _ceiling(trace: Trace, dense: Trace) -> float | None:
-    query_ms, above_ms = _latency(dense)["p50"], _phases(dense).get(PHASE_ABOVE_CUT)
-    shares = [
-        answer.timing.kept_sequence_tokens / answer.timing.sequence_tokens
-        for answer in trace.answers
-        if answer.timing.sequence_tokens
-    ]
-    if query_ms is None or above_ms is None or not shares:
+    phases, query_ms = _phases(dense), _latency(dense)["p50"]
+    timings = [answer.timing for answer in trace.answers if answer.timing.sequence_tokens]
+    layers_ms = phases.get(PHASE_ABOVE_CUT)
+    if query_ms is None or layers_ms is None or not timings:
         return None
-    return speedup_ceiling(query_ms, above_ms, fmean(shares))
+    if all(timing.layer_sequence_tokens for timing in timings):  # cuts may lie anywhere
+        layers_ms += phases.get(PHASE_BELOW_CUT, 0.0)
+        shares = [timing.layer_sequence_tokens / timing.sequence_tokens for timing in timings]
+    else:
+        shares = [timing.kept_sequence_tokens / timing.sequence_tokens for timing in timings]
+    return speedup_ceiling(query_ms, layers_ms, fmean(shares))
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from policy.robot.commands import Command
 
 MAX_PER_PERIOD = 2
+BLIND = "blind"  # the guard does not know where the robot is
 _TIMING_SLACK = 1e-3
 
 
@@ -164,7 +165,8 @@ class Guard:
     def _refuse(
         self, state: GuardState, cause: str, reason: str, seen: Measured, counts: int = 1
     ) -> GuardState:
-        faults = state.faults + 1
+        # Its own sensors' silence keeps the robot safe while it lasts, and needs no reset after.
+        faults = state.faults + (cause != BLIND)
         latched = state.mode == "latched" or faults >= self.contract.command.latch_after
         hold = state.hold
         if state.mode in ("idle", "pass") and not self._twist:
@@ -223,7 +225,8 @@ class Guard:
         if problems:
             return "limit", "; ".join(problems), rest
         problem = self._outside(seen, command.values[:3])
-        return ("workspace", problem, rest) if problem else ("", "", then)
+        cause = BLIND if seen.hand is None else "workspace"
+        return (cause, problem, rest) if problem else ("", "", then)
 
     def _outside(self, seen: Measured, velocity: Float64[np.ndarray, 3]) -> str:
         box = self.contract.limits.workspace
@@ -257,7 +260,7 @@ class Guard:
         if state.motion.position is None:
             if seen.joints is None:
                 text = f"{self.contract.feedback.joint_states} is silent: start is not known"
-                return "feedback", text, rest
+                return BLIND, text, rest
             state = replace(state, motion=rest)
         return self._walk(state.motion, command, seen)
 
@@ -282,7 +285,7 @@ class Guard:
         box = self.contract.limits.workspace
         if isinstance(box, Box):
             if seen.hand is None:
-                return "workspace", f"{self.contract.feedback.pose} is silent", first
+                return BLIND, f"{self.contract.feedback.pose} is silent", first
             low, high = np.array(box.lower), np.array(box.upper)
             if (seen.hand < low).any() or (seen.hand > high).any():
                 place = np.round(seen.hand, 3).tolist()

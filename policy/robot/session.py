@@ -81,6 +81,7 @@ class Session:
         self.latency_ms = Latest()
         self.plan = Plan()
         self.instruction, self.fault, self.episode, self.paused = "", "", 0, False
+        self.hung = False
         self._memory: Any = None
         self._fresh = False
         self._refused = 0
@@ -241,6 +242,7 @@ class Session:
 
     def _why_safe(self, now: Now) -> str:
         if self.watchdog.check(now.mono_s) == "hung":
+            self.hung = True
             self.stop(f"inference hangs: no answer in {self.watchdog.hang_s:g} s")
         if self.fault or self.paused or not self.instruction:
             return self.fault or ("paused" if self.paused else "no instruction")

@@ -62,6 +62,7 @@ class VLAPruner(Method):
         "VLA-Pruner: Bridging the Semantic-Action Gap in Visual Token Pruning for Efficient VLA "
         "Inference, arXiv 2511.16449"
     )
+    cost: ClassVar[str] = "(n + t) n d + k² d"
     exportable: ClassVar[bool] = True
     profiles: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": PAPER,

@@ -112,6 +112,19 @@ def test_the_workspace_is_held_against_the_guards_own_measurement():
     assert "/eef_pose is silent" in bench.state.reason
 
 
+@pytest.mark.parametrize("robot", ["tabletop", "so101"])
+def test_a_guard_that_cannot_see_keeps_the_robot_safe_without_latching(robot):
+    bench = Bench(robot)
+    for seen, mode in ((Measured(), "safe"), (Measured(HOME, HAND), "pass")):
+        bench.seen = seen
+        for _ in range(3 * bench.contract.command.latch_after):
+            bench.now += bench.contract.period_s
+            arm = robot == "so101"
+            bench.give(arm_command(bench, 0.0) if arm else twist(0.1, bench.now))
+            assert bench.state.mode == mode
+    assert bench.state.causes == {"blind": 3 * bench.contract.command.latch_after}
+
+
 def test_silence_is_a_fault_and_the_safe_action_goes_on():
     bench = Bench()
     bench.step(0.3)

@@ -7,32 +7,25 @@ Commands go to the guard, never to the robot.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
-from leanvla_ros.convert import to_diagnostics, to_image, to_message, to_time
 from leanvla_ros.diagnostics import checks
-from leanvla_ros.inputs import message_type, subscribe
+from leanvla_ros.inputs import subscribe
 from leanvla_ros.ladder import Ladder, RungError, parse_rung
-from leanvla_ros.overlay import draw_kept
+from leanvla_ros.outputs import Outputs
 from leanvla_ros.parameters import POLICY_NODE, contract_path, declare, value
 from leanvla_ros.process import FAILED, GRACE_S, now, run, steady_timer, wait_for_clock
-from leanvla_ros.qos import LATCHED, LIVE
+from leanvla_ros.qos import LATCHED
 from leanvla_ros.worker import Worker
 from policy.contract_file import read_contract
-from policy.robot.health import Latest
 from policy.robot.session import Session
 
 if TYPE_CHECKING:
@@ -43,7 +36,6 @@ if TYPE_CHECKING:
     from policy.robot.health import Check
     from policy.robot.mover import Output
     from policy.robot.session import Question
-    from policy.types import Inference, Observation
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -65,8 +57,8 @@ class PolicyNode(LifecycleNode):
         self._worker: Worker | None = None
         self._open = False
         self._crash = ""
-        self._complete_s = self._published_s = self._published_cpu_s = 0.0
-        self.overhead_ms, self.overhead_cpu_ms = Latest(), Latest()
+        self._complete_s = 0.0
+        self._outputs: Outputs | None = None
         self._made: list[tuple[Any, Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
         for name, kind, callback in (
@@ -92,7 +84,6 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {type(error).__name__}: {error}")
             return FAILURE
         self._connect(contract)
-        self._publish_specs(contract)
         for rung in self._ladder:
             text = f"rung {rung.method}:{rung.keep:g} is warm, {rung.warm_ms:.1f} ms per query"
             self.get_logger().info(text)
@@ -108,9 +99,8 @@ class PolicyNode(LifecycleNode):
         with self._lock:
             session.new_epoch("activated", episode=True)
             self._open = True
+        self._timer = self.create_timer(session.contract.period_s, self._tick)
         self._worker = Worker(self, self._on_crash)
-        self._keep(self.create_timer(session.contract.period_s, self._tick), self.destroy_timer)
-        self._timer = self._made[-1][0]
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,7 +136,7 @@ class PolicyNode(LifecycleNode):
                 return
             self._open = False
             self._publish(self._session.halt(reason, now(self)))
-        self._timer.cancel()
+        self.destroy_timer(self._timer)
         # The inference thread itself may be the one that found the fault.
         if self._worker is not None and threading.current_thread().name != "inference":
             if not self._worker.end(GRACE_S):
@@ -196,27 +186,13 @@ class PolicyNode(LifecycleNode):
         )
 
     def _connect(self, contract: Contract) -> None:
-        command = contract.command
-        publish = self._keep_publisher
-        self._command = publish(message_type(command.kind), command.topic, LIVE)
-        self._gripper = None
-        if contract.gripper is not None:
-            self._gripper = publish(JointTrajectory, contract.gripper.topic, LIVE)
-        self._status = publish(DiagnosticArray, "~/status", 10)
-        self._diagnostics = publish(DiagnosticArray, "/diagnostics", 10)
-        self._specs = publish(String, "~/specs", LATCHED)
-        self._debug = publish(Image, "~/debug/image", 1)
+        self._outputs = Outputs(self, contract)
+        self._outputs.tell_specs(contract, self._ladder.current.policy)  # type: ignore[union-attr]
         for subscription in subscribe(self, self._the_session(), self._lock, self._nudge):
             self._keep(subscription, self.destroy_subscription)
         words = self.create_subscription(String, "~/instruction", self._on_instruction, LATCHED)
         self._keep(words, self.destroy_subscription)
         self._keep(steady_timer(self, 1.0, self._report), self.destroy_timer)
-
-    def _keep_publisher(self, kind: type, topic: str, qos: Any) -> Any:
-        # Plain publishers: the safe action must leave while the gate is already closed.
-        publisher = super(LifecycleNode, self).create_publisher(kind, topic, qos)
-        self._keep(publisher, self.destroy_publisher)
-        return publisher
 
     def _keep(self, entity: Any, destroy: Any) -> None:
         self._made.append((entity, destroy))
@@ -226,13 +202,9 @@ class PolicyNode(LifecycleNode):
             while self._made:
                 entity, destroy = self._made.pop()
                 destroy(entity)
-            self._session = None
-
-    def _publish_specs(self, contract: Contract) -> None:
-        policy = self._ladder.current.policy  # type: ignore[union-attr]
-        specs = {"observation": policy.observation_spec, "action": policy.action_spec}
-        document = {"robot": contract.robot, **msgspec.to_builtins(specs)}
-        self._specs.publish(String(data=json.dumps(document)))
+            if self._outputs is not None:
+                self._outputs.close()
+            self._session = self._outputs = None
 
     def _the_session(self) -> Session:
         if self._session is None:
@@ -312,13 +284,16 @@ class PolicyNode(LifecycleNode):
         thought_s = time.perf_counter() - began_s
         began_cpu_s += time.thread_time() - thinking_cpu_s
         with self._lock:
-            if self._open and session.answer(question, inference, now(self)):
+            due = session.answer(question, inference, now(self))
+            outputs = self._outputs
+            if outputs is None or not self._open:
+                return
+            if due:
                 self._timer.reset()
                 self._publish(session.tick(now(self)))
-                spent_s = self._published_s - self._complete_s - thought_s
-                self.overhead_ms.add(spent_s * 1e3)
-                self.overhead_cpu_ms.add((self._published_cpu_s - began_cpu_s) * 1e3)
-        self._show(observation, inference)
+                spent_s = outputs.published_s - self._complete_s - thought_s
+                outputs.note_overhead(spent_s, outputs.published_cpu_s - began_cpu_s)
+        outputs.show(observation, inference)
 
     def _nudge(self) -> None:
         self._complete_s = time.perf_counter()
@@ -326,65 +301,42 @@ class PolicyNode(LifecycleNode):
             self._worker.nudge()
 
     def _on_crash(self, error: Exception) -> None:
-        self.get_logger().error(f"inference thread ended: {type(error).__name__}: {error}")
+        self._crash = f"the inference thread ended: {type(error).__name__}: {error}"
         with self._lock:
             if self._session is not None:
-                self._session.stop(f"inference thread ended: {error}")
+                self._session.stop(self._crash)
 
     # Out.
 
     def _tick(self) -> None:
         with self._lock:
-            if not self._open or self._session is None:
+            session = self._session
+            if not self._open or session is None:
                 return
-            self._publish(self._session.tick(now(self)))
+            self._publish(session.tick(now(self)))
+            if session.hung:
+                self._crash = session.fault
         if self._worker is not None:
             self._worker.nudge()
-        self._look_for_hang()
-
-    def _look_for_hang(self) -> None:
-        session = self._session
-        if session is None or not self._open or not session.fault.startswith("inference"):
-            return
-        self._crash = session.fault
-        self.trigger_deactivate()
+        if self._crash:
+            self.trigger_deactivate()
 
     def _publish(self, output: Output) -> None:
-        if output.command is not None:
-            self._command.publish(to_message(output.command))
-            self._published_s, self._published_cpu_s = time.perf_counter(), time.thread_time()
-        if output.gripper is not None and self._gripper is not None:
-            self._gripper.publish(to_message(output.gripper))
+        if self._outputs is None:
+            return
+        self._outputs.send(output)
         if output.fresh:
-            self._publish_status(output.stamp_s)
-
-    def _publish_status(self, stamp_s: float) -> None:
-        """Diagnostics under the stamp of the picture that the command answers."""
-        found = self._checks(now(self).ros_s)
-        self._status.publish(to_diagnostics(found, self.get_name(), to_time(stamp_s)))
-
-    def _checks(self, now_s: float) -> list[Check]:
-        times = {"overhead": self.overhead_ms, "overhead_cpu": self.overhead_cpu_ms}
-        rung = self._ladder.current  # type: ignore[union-attr]
-        return list(checks(self._the_session(), rung, times, now_s))
+            self._outputs.tell_status(self._checks(now(self).ros_s), output.stamp_s)
 
     def _report(self) -> None:
         with self._lock:
-            if self._session is None or self._ladder is None:
-                return
-            moment = now(self)
-            found = self._checks(moment.ros_s)
-            self._diagnostics.publish(to_diagnostics(found, self.get_name(), to_time(moment.ros_s)))
+            if self._outputs is not None:
+                now_s = now(self).ros_s
+                self._outputs.tell_diagnostics(self._checks(now_s), now_s)
 
-    def _show(self, observation: Observation, inference: Inference) -> None:
-        """Kept tokens, drawn, when somebody looks."""
-        if not self._debug.get_subscription_count():
-            return
-        views = len(observation.images)
-        per_view = inference.timing.visual_tokens // views
-        picture = draw_kept(observation.images, inference.chunk.kept, per_view)
-        stamp = to_time(observation.stamp_s)
-        self._debug.publish(to_image(picture, stamp, "leanvla_debug"))
+    def _checks(self, now_s: float) -> list[Check]:
+        rung, times = self._ladder.current, self._outputs.times  # type: ignore[union-attr]
+        return list(checks(self._the_session(), rung, times, now_s))
 
 
 def _make() -> PolicyNode:

@@ -25,11 +25,13 @@ from leanvla_ros.convert import from_message, to_image, to_joint_state, to_pose,
 from leanvla_ros.parameters import SIM_NODE, contract_path, declare, value
 from leanvla_ros.process import run, steady_timer
 from leanvla_ros.qos import LATCHED
+from policy.contract import ContractError
 from policy.contract_file import read_contract
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
+    from policy.contract import Contract, Gripper
     from policy.types import Observation
 
 START_S = 1.0  # a simulated clock that began at zero would look like no stamp at all
@@ -52,7 +54,8 @@ class SimNode(Node):
         self._steps = self._ticks = self._pause = 0
         self._seed, self._results = value(self, "seed") - 1, []  # type: ignore[var-annotated]
         self._twist, self._twist_s = np.zeros(6), -1.0
-        self._grip = self.contract.action.names and -1.0
+        self._gripper = _checked(self.contract)
+        self._grip = self._gripper.open_at
         self._began_s = 0.0
         self._connect()
         self._next_episode()
@@ -70,10 +73,9 @@ class SimNode(Node):
         self._joints = self.create_publisher(JointState, feedback.joint_states, 10)
         self._words = self.create_publisher(String, "policy_node/instruction", LATCHED)
         self._result = self.create_publisher(String, "~/result", LATCHED)
-        command, gripper = contract.command, contract.gripper
-        self.create_subscription(TwistStamped, command.guarded_topic, self._on_twist, 2)
-        if gripper is not None:
-            self.create_subscription(JointTrajectory, gripper.guarded_topic, self._on_gripper, 2)
+        self.create_subscription(TwistStamped, contract.command.guarded_topic, self._on_twist, 2)
+        topic = self._gripper.guarded_topic
+        self.create_subscription(JointTrajectory, topic, self._on_gripper, 2)
         self.create_service(Trigger, "~/next", self._on_next)
 
     @property
@@ -86,8 +88,8 @@ class SimNode(Node):
             self._twist, self._twist_s = command.values, self._now_s  # type: ignore[union-attr]
 
     def _on_gripper(self, message: JointTrajectory) -> None:
-        command, gripper = from_message(message), self.contract.gripper
-        if gripper is None or command.stamp_s < self._began_s:
+        command, gripper = from_message(message), self._gripper
+        if command.stamp_s < self._began_s:
             return
         middle = (gripper.open_position + gripper.closed_position) / 2
         wide = float(command.positions[-1, 0]) > middle  # type: ignore[union-attr]
@@ -150,7 +152,7 @@ class SimNode(Node):
     def _next_episode(self) -> None:
         self._seed += 1
         start = self._suite.reset(self._seed)
-        self._steps, self._pause, self._grip = 0, PAUSE_STEPS, self.contract.gripper.open_at  # type: ignore[union-attr]
+        self._steps, self._pause, self._grip = 0, PAUSE_STEPS, self._gripper.open_at
         self._twist = np.zeros(6)
         # What was asked for in the scene before must not move this one.
         self._began_s = self._now_s + PAUSE_STEPS * self.contract.period_s
@@ -169,6 +171,21 @@ class SimNode(Node):
         """The process ends: free the simulator."""
         self._write()
         self._suite.close()
+
+
+def _checked(contract: Contract) -> Gripper:
+    """The gripper of a contract that this simulator can keep.
+
+    Raises:
+        ContractError: when it is driven in another way.
+    """
+    twist, gripper = contract.command.kind == "twist", contract.gripper
+    if not twist or gripper is None or not contract.feedback.pose:
+        raise ContractError(
+            f"contract {contract.robot}: the simulator takes twists, has a gripper, and publishes "
+            "the hand's pose; use config/tabletop.yaml or a copy"
+        )
+    return gripper
 
 
 def main() -> None:

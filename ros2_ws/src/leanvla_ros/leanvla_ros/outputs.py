@@ -1,0 +1,97 @@
+"""What the policy's node publishes, and how long the way there took."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from leanvla_ros.convert import to_diagnostics, to_image, to_message, to_time
+from leanvla_ros.inputs import message_type
+from leanvla_ros.overlay import draw_kept
+from leanvla_ros.qos import LATCHED, LIVE
+from policy.robot.health import Latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from policy.contract import Contract
+    from policy.robot.health import Check
+    from policy.robot.mover import Output
+    from policy.types import Inference, Observation, Policy
+
+
+class Outputs:
+    """Publishers of one configured node.
+
+    Plain publishers, not managed ones: the safe action must leave while the gate is closing.
+
+    Args:
+        node: who publishes.
+        contract: names the topics.
+    """
+
+    def __init__(self, node: Node, contract: Contract) -> None:
+        self._node = node
+        command, gripper = contract.command, contract.gripper
+        self._command = self._make(message_type(command.kind), command.topic, LIVE)
+        self._gripper = self._make(JointTrajectory, gripper.topic, LIVE) if gripper else None
+        self._status = self._make(DiagnosticArray, "~/status", 10)
+        self._diagnostics = self._make(DiagnosticArray, "/diagnostics", 10)
+        self._specs = self._make(String, "~/specs", LATCHED)
+        self._debug = self._make(Image, "~/debug/image", 1)
+        self.published_s = self.published_cpu_s = 0.0
+        self.times = {"overhead": Latest(), "overhead_cpu": Latest()}
+
+    def _make(self, kind: type, topic: str, qos: Any) -> Any:
+        return Node.create_publisher(self._node, kind, topic, qos)
+
+    def close(self) -> None:
+        """Take all publishers back."""
+        publishers = (self._command, self._gripper, self._status, self._diagnostics)
+        for publisher in (*publishers, self._specs, self._debug):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
+
+    def send(self, output: Output) -> None:
+        """Publish what one tick decided."""
+        if output.command is not None:
+            self._command.publish(to_message(output.command))
+            # Of the thread that publishes, which is the one whose time is asked for.
+            self.published_s, self.published_cpu_s = time.perf_counter(), time.thread_time()
+        if output.gripper is not None and self._gripper is not None:
+            self._gripper.publish(to_message(output.gripper))
+
+    def note_overhead(self, wall_s: float, cpu_s: float) -> None:
+        """One answer's way, from complete messages to its command, without the policy's part."""
+        self.times["overhead"].add(wall_s * 1e3)
+        self.times["overhead_cpu"].add(cpu_s * 1e3)
+
+    def tell_status(self, checks: Iterable[Check], stamp_s: float) -> None:
+        """Diagnostics under the stamp of the picture that a command answers."""
+        self._status.publish(to_diagnostics(checks, self._node.get_name(), to_time(stamp_s)))
+
+    def tell_diagnostics(self, checks: Iterable[Check], now_s: float) -> None:
+        """Diagnostics for everybody."""
+        self._diagnostics.publish(to_diagnostics(checks, self._node.get_name(), to_time(now_s)))
+
+    def tell_specs(self, contract: Contract, policy: Policy) -> None:
+        """What the policy reads and says."""
+        specs = {"observation": policy.observation_spec, "action": policy.action_spec}
+        document = {"robot": contract.robot, **msgspec.to_builtins(specs)}
+        self._specs.publish(String(data=json.dumps(document)))
+
+    def show(self, observation: Observation, inference: Inference) -> None:
+        """Kept tokens, drawn, when somebody looks."""
+        if not self._debug.get_subscription_count():
+            return
+        per_view = inference.timing.visual_tokens // len(observation.images)
+        picture = draw_kept(observation.images, inference.chunk.kept, per_view)
+        self._debug.publish(to_image(picture, to_time(observation.stamp_s), "leanvla_debug"))

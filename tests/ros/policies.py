@@ -40,7 +40,7 @@ class Steady:
 class AfterWarmUp(Steady):
     """Behaves while it is warmed up (three queries a rung) and a little longer."""
 
-    good = 5
+    good = 20
 
     def __init__(self, method: str = "dense", keep: float = 1.0) -> None:
         super().__init__(method, keep)

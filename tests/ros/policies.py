@@ -40,7 +40,7 @@ class Steady:
 class AfterWarmUp(Steady):
     """Behaves while it is warmed up (three queries a rung) and for about three seconds more."""
 
-    good = 18  # long enough to be seen moving on a busy machine
+    good = 20  # long enough to be seen moving on a busy machine
 
     def __init__(self, method: str = "dense", keep: float = 1.0) -> None:
         super().__init__(method, keep)

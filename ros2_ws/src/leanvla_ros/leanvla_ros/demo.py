@@ -44,6 +44,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", default="dense")
     parser.add_argument("--keep", type=float, default=1.0)
     parser.add_argument("--ladder", default="", help="further rungs, as METHOD:KEEP,METHOD:KEEP")
+    parser.add_argument("--patience", type=float, default=0.0, help="see sim_node's patience_s")
     parser.add_argument("--domain", default=os.environ.get("ROS_DOMAIN_ID", DOMAIN))
     return parser.parse_args(argv)
 
@@ -61,7 +62,8 @@ def _run(args: argparse.Namespace, out: Path) -> int:
     with contextlib.ExitStack() as stack:
         for name, values in (("guard_node", simulated), ("policy_node", simulated | policy)):
             stack.callback(_end, _start(name, values, env))
-        sim = _start("sim_node", {"episodes": args.episodes, "seed": args.seed, "out": out}, env)
+        robot = {"episodes": args.episodes, "seed": args.seed, "patience_s": args.patience}
+        sim = _start("sim_node", robot | {"out": out}, env)
         stack.callback(_end, sim)
         with contextlib.suppress(KeyboardInterrupt):
             return sim.wait()

@@ -57,6 +57,9 @@ SIM_NODE: dict[str, Parameter] = {
     "episodes": Parameter(0, "Episodes before the node ends; 0 goes on for ever.", 0, 100_000),
     "max_steps": Parameter(0, "Control steps of an episode; 0 takes the suite's.", 0, 100_000),
     "speed": Parameter(1.0, "Simulated seconds per second.", 0.05, 20.0),
+    "patience_s": Parameter(
+        0.0, "How long simulated time waits for a policy that thinks, s of real time.", 0.0, 60.0
+    ),
     "out": Parameter("", "File for the episodes' results, JSON; empty writes none."),
 }
 NODES = {"policy_node": POLICY_NODE, "guard_node": GUARD_NODE, "sim_node": SIM_NODE}

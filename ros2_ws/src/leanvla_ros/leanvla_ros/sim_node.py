@@ -1,7 +1,9 @@
 """The `tabletop` simulator as a robot: cameras, joints, /clock, and a guarded twist that moves it.
 
 This node stands in for a robot, and is the only one that imports `sim`. Simulated time moves one
-control step per tick; a command holds until the next one, but not longer than two periods.
+control step per tick; a command holds until the next one, but not longer than two periods. With
+`patience_s` time stands still while the policy thinks, so that a busy machine measures the policy
+and not itself; without it, time waits for nobody, as on a robot.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 START_S = 1.0  # a simulated clock that began at zero would look like no stamp at all
 HOLD_PERIODS = 2
+_ROUNDING_S = 1e-6
 PAUSE_STEPS = 4  # between episodes, with the arm at rest
 
 
@@ -56,7 +60,7 @@ class SimNode(Node):
         self._twist, self._twist_s = np.zeros(6), -1.0
         self._gripper = _checked(self.contract)
         self._grip = self._gripper.open_at
-        self._began_s = 0.0
+        self._began_s, self._stepped_s = 0.0, time.monotonic()
         self._connect()
         self._next_episode()
         steady_timer(self, self.contract.period_s / value(self, "speed"), self._tick)
@@ -101,6 +105,8 @@ class SimNode(Node):
         return response
 
     def _tick(self) -> None:
+        if self._waits():
+            return
         if self._pause:
             self._pause -= 1
             result = self._suite.step(self._action(at_rest=True))
@@ -112,6 +118,16 @@ class SimNode(Node):
                 self._finish("success" if result.success else "failure")
         self._ticks += 1
         self._show(self._suite.observe())
+
+    def _waits(self) -> bool:
+        """Whether time should stand still, because a policy that was moving thinks."""
+        answered = self._twist_s >= self._now_s - _ROUNDING_S and self._twist.any()
+        thinking = not self._pause and self._twist_s >= self._began_s and not answered
+        waited_s = time.monotonic() - self._stepped_s
+        if thinking and waited_s < value(self, "patience_s"):
+            return True
+        self._stepped_s = time.monotonic()
+        return False
 
     def _action(self, *, at_rest: bool = False) -> Float32[np.ndarray, " 7"]:
         """The speed of the hand as one row of the suite's actions."""

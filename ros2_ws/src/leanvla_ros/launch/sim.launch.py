@@ -13,7 +13,7 @@ from launch import LaunchDescription
 POLICY = ("contract", "policy", "unnorm_key", "method", "keep", "ladder", "device", "threads")
 POLICY += ("autostart", "guard_timeout_s", "clock_timeout_s")
 GUARD = ("contract", "clock_timeout_s")
-SIM = ("contract", "suite", "seed", "episodes", "max_steps", "speed", "out")
+SIM = ("contract", "suite", "seed", "episodes", "max_steps", "speed", "lockstep", "out")
 
 
 def generate_launch_description() -> LaunchDescription:

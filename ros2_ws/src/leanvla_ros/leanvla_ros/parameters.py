@@ -56,7 +56,10 @@ SIM_NODE: dict[str, Parameter] = {
     "seed": Parameter(0, "Seed of the first episode.", 0, 2**31 - 1),
     "episodes": Parameter(0, "Episodes before the node ends; 0 goes on for ever.", 0, 100_000),
     "max_steps": Parameter(0, "Control steps of an episode; 0 takes the suite's.", 0, 100_000),
-    "speed": Parameter(1.0, "Simulated seconds per second.", 0.05, 20.0),
+    "speed": Parameter(1.0, "Simulated seconds per second, at most.", 0.05, 20.0),
+    "lockstep": Parameter(
+        True, "Time waits for the command of each instant; false goes on like a real robot's."
+    ),
     "out": Parameter("", "File for the episodes' results, JSON; empty writes none."),
 }
 NODES = {"policy_node": POLICY_NODE, "guard_node": GUARD_NODE, "sim_node": SIM_NODE}

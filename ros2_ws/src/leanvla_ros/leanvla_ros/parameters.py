@@ -48,6 +48,15 @@ POLICY_NODE: dict[str, Parameter] = {
         30.0, "With autostart: how long to wait for the guard before giving up, s.", 0.0, 600.0
     ),
     "clock_timeout_s": _CLOCK,
+    "record": Parameter(
+        "",
+        "Folder for recordings, a bag each time the node is activated; empty records nothing. "
+        "May change while the node is not active.",
+        None,
+        None,
+        True,
+    ),
+    "redact": Parameter("none", "Pictures in recordings: none (as they are), mosaic, drop."),
 }
 GUARD_NODE: dict[str, Parameter] = {"contract": _CONTRACT, "clock_timeout_s": _CLOCK}
 SIM_NODE: dict[str, Parameter] = {

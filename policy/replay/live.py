@@ -139,9 +139,9 @@ class SessionTape:
         """How it is going, for the node's diagnostics."""
         return self.recorder.health()
 
-    def close(self, result: Mapping[str, str] | None = None) -> Health:
-        """End the bag."""
-        return self.recorder.close(result)
+    def close(self, result: Mapping[str, str] | None = None, timeout_s: float = 10.0) -> Health:
+        """End the bag; what is written stays readable where the disk does not answer in time."""
+        return self.recorder.close(result, timeout_s)
 
 
 def redacted_message(message: Any) -> memoryview:

@@ -19,8 +19,8 @@ def test_mini_solves_tabletop_over_dds(tmp_path):
     """A loose floor, far below the measured rate: it catches a broken chain, not a worse policy."""
     out = tmp_path / "episodes.json"
     start = {"use_sim_time": True, "clock_timeout_s": 60.0}
-    # Patience: what is measured is the chain, not what else this machine is doing.
-    robot = {"seed": 50_000, "episodes": EPISODES, "patience_s": 2.0, "out": str(out)}
+    # In lockstep: what is measured is the chain, not what else this machine is doing.
+    robot = {"seed": 50_000, "episodes": EPISODES, "out": str(out)}
     nodes = [
         Process("guard_node", tmp_path / "guard.log", **start),
         Process("policy_node", tmp_path / "policy.log", policy="mini", **start),

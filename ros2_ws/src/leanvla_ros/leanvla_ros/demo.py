@@ -44,7 +44,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", default="dense")
     parser.add_argument("--keep", type=float, default=1.0)
     parser.add_argument("--ladder", default="", help="further rungs, as METHOD:KEEP,METHOD:KEEP")
-    parser.add_argument("--patience", type=float, default=0.0, help="see sim_node's patience_s")
+    parser.add_argument("--record", default="", help="folder for a recording of what happens")
     parser.add_argument("--domain", default=os.environ.get("ROS_DOMAIN_ID", DOMAIN))
     return parser.parse_args(argv)
 
@@ -53,6 +53,8 @@ def _run(args: argparse.Namespace, out: Path) -> int:
     rungs = "[" + ", ".join(f"'{rung}'" for rung in args.ladder.split(",")) + "]"
     simulated = {"use_sim_time": "true", "clock_timeout_s": CLOCK_S}
     policy = {"policy": args.policy, "method": args.method, "keep": args.keep, "ladder": rungs}
+    if args.record:
+        policy["record"] = Path(args.record).resolve()
     env = {
         **os.environ,
         "ROS_DOMAIN_ID": args.domain,
@@ -62,8 +64,7 @@ def _run(args: argparse.Namespace, out: Path) -> int:
     with contextlib.ExitStack() as stack:
         for name, values in (("guard_node", simulated), ("policy_node", simulated | policy)):
             stack.callback(_end, _start(name, values, env))
-        robot = {"episodes": args.episodes, "seed": args.seed, "patience_s": args.patience}
-        sim = _start("sim_node", robot | {"out": out}, env)
+        sim = _start("sim_node", {"episodes": args.episodes, "seed": args.seed, "out": out}, env)
         stack.callback(_end, sim)
         with contextlib.suppress(KeyboardInterrupt):
             return sim.wait()

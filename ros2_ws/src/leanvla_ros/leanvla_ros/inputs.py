@@ -45,37 +45,41 @@ def listen(node: Node, kind: str, topic: str, qos: Qos, callback: Callable[[Any]
 
 
 def subscribe(
-    node: Node, session: Session, lock: RLock, nudge: Callable[[], None]
+    node: Node,
+    session: Session,
+    lock: RLock,
+    nudge: Callable[[], None],
+    tap: Callable[[str, Any], None],
 ) -> Iterator[Any]:
-    """Everything that a session reads; `nudge` is called when there may be something to ask."""
+    """Everything that a session reads.
+
+    Args:
+        node: who listens.
+        session: who reads.
+        lock: held while it does.
+        nudge: called when there may be something to ask.
+        tap: shown every message with its topic, in the order in which the session sees them.
+    """
     contract, senses = session.contract, session.senses
 
-    def image(view: str) -> Callable[[Any], None]:
+    def reader(topic: str, name: str, take: Callable[..., None]) -> Callable[[Any], None]:
         def callback(message: Any) -> None:
             with lock:
                 before = senses.pairing.slot
-                session.image(view, message, now(node))
+                take(name, message, now(node))
                 complete = senses.pairing.slot is not before
-            if complete:
-                nudge()
-
-        return callback
-
-    def state(topic: str) -> Callable[[Any], None]:
-        def callback(message: Any) -> None:
-            with lock:
-                before = senses.pairing.slot
-                session.state(topic, message, now(node))
-                complete = senses.pairing.slot is not before
+                tap(topic, message)
             if complete:
                 nudge()
 
         return callback
 
     for camera in contract.cameras:
-        yield listen(node, camera.type, camera.topic, camera.qos, image(camera.view))
+        read = reader(camera.topic, camera.view, session.image)
+        yield listen(node, camera.type, camera.topic, camera.qos, read)
     for source in contract.state:
-        yield listen(node, source.type, source.topic, source.qos, state(source.topic))
+        read = reader(source.topic, source.topic, session.state)
+        yield listen(node, source.type, source.topic, source.qos, read)
     yield from subscribe_feedback(node, session, lock)
 
     def told(message: Any) -> None:

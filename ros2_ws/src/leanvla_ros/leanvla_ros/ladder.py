@@ -34,6 +34,11 @@ class Rung:
     policy: Policy
     warm_ms: float
 
+    @property
+    def name(self) -> str:
+        """As a replay names the same cell: `dense`, or `vla_pruner @ 0.25`."""
+        return self.method if self.method == "dense" else f"{self.method} @ {self.keep:g}"
+
 
 def parse_rung(text: str) -> Key:
     """`vla_pruner:0.25` as method and budget.

@@ -20,7 +20,7 @@ from leanvla_ros.qos import LATCHED, LIVE
 from policy.robot.health import Latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from policy.contract import Contract
     from policy.robot.health import Check
@@ -36,11 +36,13 @@ class Outputs:
     Args:
         node: who publishes.
         contract: names the topics.
+        tap: shown commands and status, after they left.
     """
 
-    def __init__(self, node: Node, contract: Contract) -> None:
-        self._node = node
+    def __init__(self, node: Node, contract: Contract, tap: Callable[[str, Any], None]) -> None:
+        self._node, self._tap = node, tap
         command, gripper = contract.command, contract.gripper
+        self._topics = (command.topic, gripper.topic if gripper else "")
         self._command = self._make(message_type(command.kind), command.topic, LIVE)
         self._gripper = self._make(JointTrajectory, gripper.topic, LIVE) if gripper else None
         self._status = self._make(DiagnosticArray, "~/status", 10)
@@ -63,11 +65,15 @@ class Outputs:
     def send(self, output: Output) -> None:
         """Publish what one tick decided."""
         if output.command is not None:
-            self._command.publish(to_message(output.command))
+            message = to_message(output.command)
+            self._command.publish(message)
             # Of the thread that publishes, which is the one whose time is asked for.
             self.published_s, self.published_cpu_s = time.perf_counter(), time.thread_time()
+            self._tap(self._topics[0], message)
         if output.gripper is not None and self._gripper is not None:
-            self._gripper.publish(to_message(output.gripper))
+            message = to_message(output.gripper)
+            self._gripper.publish(message)
+            self._tap(self._topics[1], message)
 
     def note_overhead(self, wall_s: float, cpu_s: float) -> None:
         """One answer's way, from complete messages to its command, without the policy's part."""
@@ -76,7 +82,9 @@ class Outputs:
 
     def tell_status(self, checks: Iterable[Check], stamp_s: float) -> None:
         """Diagnostics under the stamp of the picture that a command answers."""
-        self._status.publish(to_diagnostics(checks, self._node.get_name(), to_time(stamp_s)))
+        message = to_diagnostics(checks, self._node.get_name(), to_time(stamp_s))
+        self._status.publish(message)
+        self._tap(self._status.topic_name, message)
 
     def tell_diagnostics(self, checks: Iterable[Check], now_s: float) -> None:
         """Diagnostics for everybody."""

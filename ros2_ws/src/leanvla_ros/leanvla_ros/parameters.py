@@ -48,6 +48,15 @@ POLICY_NODE: dict[str, Parameter] = {
         30.0, "With autostart: how long to wait for the guard before giving up, s.", 0.0, 600.0
     ),
     "clock_timeout_s": _CLOCK,
+    "record": Parameter(
+        "",
+        "Folder for recordings, a bag each time the node is activated; empty records nothing. "
+        "May change while the node is not active.",
+        None,
+        None,
+        True,
+    ),
+    "redact": Parameter("none", "Pictures in recordings: none (as they are), mosaic, drop."),
 }
 GUARD_NODE: dict[str, Parameter] = {"contract": _CONTRACT, "clock_timeout_s": _CLOCK}
 SIM_NODE: dict[str, Parameter] = {
@@ -56,9 +65,9 @@ SIM_NODE: dict[str, Parameter] = {
     "seed": Parameter(0, "Seed of the first episode.", 0, 2**31 - 1),
     "episodes": Parameter(0, "Episodes before the node ends; 0 goes on for ever.", 0, 100_000),
     "max_steps": Parameter(0, "Control steps of an episode; 0 takes the suite's.", 0, 100_000),
-    "speed": Parameter(1.0, "Simulated seconds per second.", 0.05, 20.0),
-    "patience_s": Parameter(
-        0.0, "How long simulated time waits for a policy that thinks, s of real time.", 0.0, 60.0
+    "speed": Parameter(1.0, "Simulated seconds per second, at most.", 0.05, 20.0),
+    "lockstep": Parameter(
+        True, "Time waits for the command of each instant; false goes on like a real robot's."
     ),
     "out": Parameter("", "File for the episodes' results, JSON; empty writes none."),
 }

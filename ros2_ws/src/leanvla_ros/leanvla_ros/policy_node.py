@@ -24,6 +24,7 @@ from leanvla_ros.outputs import Outputs
 from leanvla_ros.parameters import POLICY_NODE, contract_path, declare, value
 from leanvla_ros.process import FAILED, GRACE_S, now, run, steady_timer, wait_for_clock
 from leanvla_ros.qos import LATCHED
+from leanvla_ros.tape import Tape
 from leanvla_ros.worker import Worker
 from policy.contract_file import read_contract
 from policy.robot.session import Session
@@ -59,6 +60,7 @@ class PolicyNode(LifecycleNode):
         self._crash = ""
         self._complete_s = 0.0
         self._outputs: Outputs | None = None
+        self._tape = Tape(self.get_clock())
         self._made: list[tuple[Any, Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
         for name, kind, callback in (
@@ -96,7 +98,13 @@ class PolicyNode(LifecycleNode):
         if hindrance:
             self.get_logger().error(f"cannot activate: {hindrance}")
             return FAILURE
+        try:
+            self._record(session.contract)
+        except (OSError, ValueError) as error:
+            self.get_logger().error(f"cannot activate: record: {error}")
+            return FAILURE
         with self._lock:
+            self._tape.remember(session.senses.pairing)
             session.new_epoch("activated", episode=True)
             self._open = True
         self._timer = self.create_timer(session.contract.period_s, self._tick)
@@ -142,6 +150,9 @@ class PolicyNode(LifecycleNode):
             if not self._worker.end(GRACE_S):
                 self.get_logger().error("the inference thread does not end: it is left behind")
             self._worker = None
+        said = self._tape.stop(reason, GRACE_S)
+        if said:
+            self.get_logger().info(f"recording: {said}")
 
     # Setting up.
 
@@ -185,10 +196,17 @@ class PolicyNode(LifecycleNode):
             threads=value(self, "threads"),
         )
 
+    def _record(self, contract: Contract) -> None:
+        facts = {name: value(self, name) for name in ("policy", "unnorm_key", "method", "keep")}
+        where = self._tape.start(value(self, "record"), contract, value(self, "redact"), facts)
+        if where is not None:
+            self.get_logger().info(f"recording into {where}")
+
     def _connect(self, contract: Contract) -> None:
-        self._outputs = Outputs(self, contract)
+        tap = self._tape.message
+        self._outputs = Outputs(self, contract, tap)
         self._outputs.tell_specs(contract, self._ladder.current.policy)  # type: ignore[union-attr]
-        for subscription in subscribe(self, self._the_session(), self._lock, self._nudge):
+        for subscription in subscribe(self, self._the_session(), self._lock, self._nudge, tap):
             self._keep(subscription, self.destroy_subscription)
         words = self.create_subscription(String, "~/instruction", self._on_instruction, LATCHED)
         self._keep(words, self.destroy_subscription)
@@ -241,6 +259,9 @@ class PolicyNode(LifecycleNode):
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Method and budget change together, to a rung that is loaded, from the next query on."""
+        if self._open and any(p.name == "record" for p in parameters):
+            reason = "record is read-only while the node is active: deactivate it first"
+            return SetParametersResult(successful=False, reason=reason)
         wanted = {p.name: p.value for p in parameters if p.name in ("method", "keep")}
         if not wanted or self._ladder is None:
             return SetParametersResult(successful=True)
@@ -265,11 +286,15 @@ class PolicyNode(LifecycleNode):
             if not self._open or self._session is None:
                 return None
             self._asked = self._ladder.current  # type: ignore[union-attr]
-            return self._session.ask(now(self))
+            question = self._session.ask(now(self))
+            if question is not None:
+                self._tape.words(question.instruction)
+            return question
 
     def work(self, question: Question) -> None:
         """Decode, infer, answer; move at once where nothing was left to run."""
-        policy, session = self._asked.policy, self._the_session()
+        rung, session = self._asked, self._the_session()
+        policy = rung.policy
         began_cpu_s = time.thread_time()
         try:
             observation = session.look(question)
@@ -285,15 +310,15 @@ class PolicyNode(LifecycleNode):
         began_cpu_s += time.thread_time() - thinking_cpu_s
         with self._lock:
             due = session.answer(question, inference, now(self))
-            outputs = self._outputs
-            if outputs is None or not self._open:
-                return
-            if due:
+            outputs, going = self._outputs, self._open
+            if due and going and outputs is not None:
                 self._timer.reset()
                 self._publish(session.tick(now(self)))
                 spent_s = outputs.published_s - self._complete_s - thought_s
                 outputs.note_overhead(spent_s, outputs.published_cpu_s - began_cpu_s)
-        outputs.show(observation, inference)
+            self._tape.answered(question, observation, inference, rung.name)
+        if going and outputs is not None:
+            outputs.show(observation, inference)
 
     def _nudge(self) -> None:
         self._complete_s = time.perf_counter()
@@ -336,7 +361,7 @@ class PolicyNode(LifecycleNode):
 
     def _checks(self, now_s: float) -> list[Check]:
         rung, times = self._ladder.current, self._outputs.times  # type: ignore[union-attr]
-        return list(checks(self._the_session(), rung, times, now_s))
+        return [*checks(self._the_session(), rung, times, now_s), *self._tape.checks()]
 
 
 def _make() -> PolicyNode:

@@ -1,9 +1,9 @@
 """The `tabletop` simulator as a robot: cameras, joints, /clock, and a guarded twist that moves it.
 
 This node stands in for a robot, and is the only one that imports `sim`. Simulated time moves one
-control step per tick; a command holds until the next one, but not longer than two periods. With
-`patience_s` time stands still while the policy thinks, so that a busy machine measures the policy
-and not itself; without it, time waits for nobody, as on a robot.
+control step per tick. In lockstep (the default) it waits for the command of each instant, and steps
+count while the arm is told to move. Without, a command holds until the next one, but not longer
+than two periods, and every step counts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from leanvla_ros.convert import from_message, to_image, to_joint_state, to_pose, to_time
+from leanvla_ros.lockstep import Lockstep
 from leanvla_ros.parameters import SIM_NODE, contract_path, declare, value
 from leanvla_ros.process import run, steady_timer
 from leanvla_ros.qos import LATCHED
@@ -32,15 +32,15 @@ from policy.contract import ContractError
 from policy.contract_file import read_contract
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32
+    from jaxtyping import Float32, Float64
 
     from policy.contract import Contract, Gripper
     from policy.types import Observation
 
 START_S = 1.0  # a simulated clock that began at zero would look like no stamp at all
 HOLD_PERIODS = 2
-_ROUNDING_S = 1e-6
 PAUSE_STEPS = 4  # between episodes, with the arm at rest
+MOST_RESTS = 20  # times an episode's steps; a policy that never moves must not last for ever
 
 
 class SimNode(Node):
@@ -55,15 +55,17 @@ class SimNode(Node):
         self.contract = read_contract(contract_path(value(self, "contract")))
         self._suite = make_suite(value(self, "suite"), view_size=self.contract.cameras[0].height)
         self._most = value(self, "max_steps") or self._suite.spec.max_steps
-        self._steps = self._ticks = self._pause = 0
+        self._steps = self._rests = self._ticks = self._pause = 0
+        self._lockstep = Lockstep() if value(self, "lockstep") else None
+        self._due = False
         self._seed, self._results = value(self, "seed") - 1, []  # type: ignore[var-annotated]
         self._twist, self._twist_s = np.zeros(6), -1.0
         self._gripper = _checked(self.contract)
         self._grip = self._gripper.open_at
-        self._began_s, self._stepped_s = 0.0, time.monotonic()
+        self._began_s = 0.0
         self._connect()
         self._next_episode()
-        steady_timer(self, self.contract.period_s / value(self, "speed"), self._tick)
+        steady_timer(self, self.contract.period_s / value(self, "speed"), self._on_period)
 
     def _connect(self) -> None:
         contract = self.contract
@@ -88,8 +90,12 @@ class SimNode(Node):
 
     def _on_twist(self, message: TwistStamped) -> None:
         command = from_message(message)
-        if command.stamp_s >= self._began_s:
-            self._twist, self._twist_s = command.values, self._now_s  # type: ignore[union-attr]
+        twist: Float64[np.ndarray, 6] = command.values  # type: ignore[union-attr]
+        if self._lockstep is not None:
+            self._lockstep.take(twist, command.stamp_s, self._began_s)
+            self._go_on()
+        elif command.stamp_s >= self._began_s:
+            self._twist, self._twist_s = twist, self._now_s
 
     def _on_gripper(self, message: JointTrajectory) -> None:
         command, gripper = from_message(message), self._gripper
@@ -104,37 +110,47 @@ class SimNode(Node):
         response.success, response.message = True, f"seed {self._seed}"
         return response
 
+    def _on_period(self) -> None:
+        if self._due and self._lockstep is not None:
+            self._lockstep.wait()
+        self._due = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Make the step that is due, as soon as it may be made."""
+        if self._due and (self._lockstep is None or self._lockstep.ready(self._now_s)):
+            self._due = False
+            self._tick()
+
     def _tick(self) -> None:
-        if self._waits():
-            return
+        twist = self._next_twist()
         if self._pause:
+            self._suite.step(self._action(np.zeros(6)))
             self._pause -= 1
-            result = self._suite.step(self._action(at_rest=True))
+            if not self._pause:
+                self._speak()
         else:
-            moving = self._twist_s >= self._began_s
-            result = self._suite.step(self._action())
-            self._steps += moving
-            if result.success or self._steps >= self._most:
+            result = self._suite.step(self._action(twist))
+            moving = twist.any() if self._lockstep is not None else self._twist_s >= self._began_s
+            self._steps += bool(moving)
+            self._rests += not moving
+            over = self._steps >= self._most or self._rests >= MOST_RESTS * self._most
+            if result.success or over:
                 self._finish("success" if result.success else "failure")
         self._ticks += 1
         self._show(self._suite.observe())
 
-    def _waits(self) -> bool:
-        """Whether time should stand still, because a policy that was moving thinks."""
-        answered = self._twist_s >= self._now_s - _ROUNDING_S and self._twist.any()
-        thinking = not self._pause and self._twist_s >= self._began_s and not answered
-        waited_s = time.monotonic() - self._stepped_s
-        if thinking and waited_s < value(self, "patience_s"):
-            return True
-        self._stepped_s = time.monotonic()
-        return False
+    def _next_twist(self) -> Float64[np.ndarray, 6]:
+        if self._lockstep is not None:
+            return self._lockstep.next()
+        fresh = self._now_s - self._twist_s <= HOLD_PERIODS * self.contract.period_s
+        return self._twist if fresh else np.zeros(6)
 
-    def _action(self, *, at_rest: bool = False) -> Float32[np.ndarray, " 7"]:
+    def _action(self, twist: Float64[np.ndarray, 6]) -> Float32[np.ndarray, " 7"]:
         """The speed of the hand as one row of the suite's actions."""
         contract, out = self.contract, np.zeros(7, np.float32)
+        out[:6] = twist * contract.period_s / np.asarray(contract.action.scale)
         out[6] = self._grip
-        if not at_rest and self._now_s - self._twist_s <= HOLD_PERIODS * contract.period_s:
-            out[:6] = self._twist * contract.period_s / np.asarray(contract.action.scale)
         return out
 
     def _show(self, seen: Observation) -> None:
@@ -155,6 +171,7 @@ class SimNode(Node):
 
     def _finish(self, outcome: str) -> None:
         result = {"seed": self._seed, "outcome": outcome, "steps": self._steps}
+        result["rests"] = self._rests
         self._results.append(result)
         self._result.publish(String(data=json.dumps(result)))
         self.get_logger().info(f"seed {self._seed}: {outcome} after {self._steps} steps")
@@ -168,12 +185,18 @@ class SimNode(Node):
     def _next_episode(self) -> None:
         self._seed += 1
         start = self._suite.reset(self._seed)
-        self._steps, self._pause, self._grip = 0, PAUSE_STEPS, self._gripper.open_at
-        self._twist = np.zeros(6)
-        # What was asked for in the scene before must not move this one.
-        self._began_s = self._now_s + PAUSE_STEPS * self.contract.period_s
-        self._words.publish(String(data=start.instruction))
-        self.get_logger().info(f"seed {self._seed}: {start.instruction}")
+        self._steps = self._rests = 0
+        self._pause, self._grip = PAUSE_STEPS, self._gripper.open_at
+        self._twist, self._goal = np.zeros(6), start.instruction
+        if self._lockstep is not None:
+            self._lockstep.clear()
+        self._began_s = np.inf  # what was asked for in the scene before must not move this one
+
+    def _speak(self) -> None:
+        """Say what is wanted; from the picture on that follows, commands move the arm."""
+        self._began_s = self._now_s + self.contract.period_s
+        self._words.publish(String(data=self._goal))
+        self.get_logger().info(f"seed {self._seed}: {self._goal}")
 
     def _write(self) -> None:
         if not value(self, "out"):

@@ -77,14 +77,14 @@ def _enter(
     args: tuple[Any, ...],
 ) -> None:
     os.setsid()  # a group of its own: Ctrl-C reaches only the supervisor, `end` reaches everything
-    _die_with(parent)
+    die_with(parent)
     _redirect(log)
     faulthandler.enable()
     with contextlib.suppress(BrokenPipeError, EOFError, ConnectionResetError):
         target(connection, *args)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Ask the kernel (Linux) to end this process with its parent, even in a hung GL call."""
     if sys.platform != "linux":
         return

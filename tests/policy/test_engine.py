@@ -234,3 +234,27 @@ def test_half_precision_has_half_the_weights(tmp_path):
         torch.set_default_dtype(torch.float32)
     assert {spec.dtype for spec in outputs.values()} == {"float16"}
     assert {place.dtype for place in weights.places.values()} == {"float16"}
+
+
+def test_one_graph_between_vision_and_head_chooses_as_many_do(tmp_path):
+    """The whole prefill as one graph, with its two cuts' choices inside."""
+    config = write_tiny(tmp_path / "oft", "oft_discrete_1")
+    method = "transprune"
+    export_policy(
+        tmp_path / "oft",
+        tmp_path / "engine",
+        methods=[method],
+        keeps=[0.25],
+        prompt_tokens=20,
+        fused=True,
+    )
+    policy = load_policy(tmp_path / "engine", method=method, keep=0.25)
+    model = eager(tmp_path / "oft", method, 0.25)
+    assert set(policy.rung.stages) == {"vision", "prefill", "head"}
+    for seen in observations(config, 3):
+        have = policy.infer(seen, policy.initial_state())
+        want = model.infer(seen, model.initial_state())
+        np.testing.assert_array_equal(have.chunk.tokens, want.chunk.tokens)
+        np.testing.assert_array_equal(np.stack(have.chunk.kept), np.stack(want.chunk.kept))
+        assert have.timing.kept_sequence_tokens == want.timing.kept_sequence_tokens
+    assert policy.pruner.calls == model.pruner.calls > 0

@@ -98,3 +98,17 @@ class Reaching(Steady):
         actions = np.zeros((8, 6), np.float32)
         actions[:, 0] = 0.02
         return answer._replace(chunk=ActionChunk(actions, actions, None, answer.chunk.kept))
+
+
+class Cold(Steady):
+    """Its first answer takes a thousand times longer than the others."""
+
+    def __init__(self, method: str = "dense", keep: float = 1.0) -> None:
+        super().__init__(method, keep)
+        self.queries = 0
+
+    def infer(self, observation, state) -> Inference:
+        self.queries += 1
+        if self.queries == 1:
+            time.sleep(0.3)
+        return super().infer(observation, state)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.ros.robot import Process, wait_for
+from tests.ros.robot import ROOT, Process, wait_for
 
 EPISODES = 10
 
@@ -42,3 +44,12 @@ def test_mini_solves_tabletop_over_dds(tmp_path):
         for node in nodes:
             node.close()
             print(f"--- {node.log.name}\n{node.text()[-2000:]}")
+
+
+@pytest.mark.gl
+def test_the_demo_ends_by_name_when_a_node_does():
+    command = [sys.executable, "-m", "leanvla_ros.demo", "--policy", "nosuch"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 3
+    assert "policy_node ended with exit code 3" in done.stderr
+    assert "0 of 0 episodes solved" in done.stdout

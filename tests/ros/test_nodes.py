@@ -26,14 +26,15 @@ def values_of(message: DiagnosticArray, check: str) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
-def test_two_cameras_in_commands_out(robot):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_two_cameras_in_commands_out(robot, recorded):
     """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy."""
     robot.edit(
         cameras__0__width=256, cameras__0__height=256, cameras__1__width=256, cameras__1__height=256
     )
     status = robot.listen(DiagnosticArray, "/policy_node/status")
     specs = robot.listen(String, "/policy_node/specs", LATCHED)
-    robot.chain()
+    robot.chain(record=str(robot.folder / "bags") if recorded else "")
     time.sleep(5.0)
     assert all(m.header.frame_id == "world" for _, m in robot.commands)
     assert max(m.twist.linear.x for _, m in robot.commands) <= 0.1001

@@ -16,6 +16,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/config", glob("config/*.yaml")),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
+        (f"share/{NAME}/security", glob("security/*.policy.xml")),
     ],
     install_requires=["setuptools"],
     zip_safe=False,

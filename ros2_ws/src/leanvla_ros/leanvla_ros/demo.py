@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 DOMAIN = "87"
 CLOCK_S = 60.0
 GRACE_S = 10.0
+POLL_S = 0.2
+FAILED = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when every episode came to its end."""
     args = _parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the nodes must not outlive this
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "episodes.json"
         code = _run(args, out)
@@ -61,14 +65,30 @@ def _run(args: argparse.Namespace, out: Path) -> int:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
     env.setdefault("OMP_NUM_THREADS", "1")
+    episodes = {"episodes": args.episodes, "seed": args.seed, "out": out}
+    nodes = {"guard_node": simulated, "policy_node": simulated | policy, "sim_node": episodes}
     with contextlib.ExitStack() as stack:
-        for name, values in (("guard_node", simulated), ("policy_node", simulated | policy)):
-            stack.callback(_end, _start(name, values, env))
-        sim = _start("sim_node", {"episodes": args.episodes, "seed": args.seed, "out": out}, env)
-        stack.callback(_end, sim)
+        running = {}
+        for name, values in nodes.items():
+            running[name] = _start(name, values, env)
+            stack.callback(_end, running[name])
         with contextlib.suppress(KeyboardInterrupt):
-            return sim.wait()
+            return _wait(running)
     return 130
+
+
+def _wait(running: dict[str, subprocess.Popen[bytes]]) -> int:
+    """The simulator's exit code, or that of the first node that it cannot go on without."""
+    while True:
+        for name, process in running.items():
+            code = process.poll()
+            if code is None:
+                continue
+            if name != "sim_node":
+                sys.stderr.write(f"{name} ended with exit code {code}: see above\n")
+                return code or FAILED
+            return code
+        time.sleep(POLL_S)
 
 
 def _start(name: str, values: dict[str, object], env: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -11,6 +11,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from leanvla_ros.parameters import NODES, parameter_text
+from leanvla_ros.security import ENCLAVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +57,10 @@ def node(executable: str, names: Iterable[str], *, respawn: bool = True, **fixed
         name=executable,
         namespace=LaunchConfiguration("namespace"),
         parameters=[given | fixed, LaunchConfiguration("params_file")],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        arguments=[
+            *("--ros-args", "--log-level", LaunchConfiguration("log_level")),
+            *("--enclave", f"{ENCLAVES}/{executable}"),  # means something with SROS 2 only
+        ],
         respawn=LaunchConfiguration("use_respawn") if respawn else False,
         respawn_delay=2.0,
         output="screen",

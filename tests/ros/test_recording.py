@@ -90,9 +90,13 @@ def test_a_full_disk_degrades_the_recording_and_control_goes_on(robot, tmp_path)
     diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
     _, node = robot.chain(record=str(root))
     bag = only_bag(root)
-    written = sum(path.stat().st_size for path in bag.iterdir())
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in bag.iterdir())
+
+    wait_for(lambda: size() > 200_000, what="a chunk on the disk")
     # As a full disk: every write beyond this size fails in this process.
-    most = written + (1 << 20)
+    most = size() + (1 << 20)
     resource.prlimit(node.popen.pid, resource.RLIMIT_FSIZE, (most, most))
     wait_for(lambda: "degraded: recording stopped" in str(diagnostics[-2:]), 30.0, "degraded")
     assert str(diagnostics[-2:]).count("control goes on") >= 1

@@ -204,6 +204,8 @@ recorder = t.Recorder(Path(sys.argv[1]), t.LAYOUT)
 taken = []
 for i in range(120):
     taken.append(t.record(recorder, 1, begin=i))
+    while i == 10 and sum(f.stat().st_size for f in recorder.folder.iterdir()) < 50_000:
+        time.sleep(0.01)  # a chunk is on the disk, however busy the machine is
     time.sleep(0.02)
 health = recorder.close()
 print(health.state, len(taken), health.dropped, health.message, sep="|")

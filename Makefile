@@ -24,7 +24,7 @@ RTX_PINS := tensorrt-rtx-cu12-bindings==1.7.1.116 tensorrt-rtx-cu12-libs==1.7.1.
 export TORCH TORCH_INDEX PYTHON VENV ROS_VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rollout test test-ros lint format doctor clean
+.PHONY: help setup rollout libero test test-ros lint format doctor clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,6 +47,11 @@ rollout: setup ## a policy acts in simulation, dense and pruned: table, report, 
 	$(BIN)/leanvla rollout --suite $(SUITE) --policy $(POLICY) --method $(METHOD) --keep $(KEEP) \
 	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
 	@echo "report: $(OUT)/report.html"
+
+libero: setup ## LIBERO-Object's scripted expert, one episode per task; installs 1.3 GB once
+	@$(BIN)/leanvla suites install libero
+	$(BIN)/leanvla rollout --suite libero_object --policy expert --method dense --render-profile \
+	  lowpoly --episodes 10 --workers 1 --video 0 --out runs/libero --resume
 
 test: lint $(RTX) ## lint, types and tests
 	$(BIN)/python -m pytest

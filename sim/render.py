@@ -209,7 +209,8 @@ class FrameRenderer:
         if size not in self._renderers:
             # A frame clears the whole offscreen buffer, so it is made no larger than asked.
             self._model.vis.global_.offwidth = self._model.vis.global_.offheight = size
-            self._renderers[size] = self._mujoco.Renderer(self._model, size, size, max_geom=400)
+            make, most = self._mujoco.Renderer, max(400, self._model.ngeom + 100)
+            self._renderers[size] = make(self._model, size, size, max_geom=most)
             # mujoco.egl ends its display at exit; hooks run last in, first out: ours is first.
             atexit.register(_close_all, self._renderers)
         return self._renderers[size]
@@ -232,22 +233,24 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LEANVLA_CACHE") or Path.home() / ".cache" / "leanvla")
 
 
-def decimate_xml(xml: str, max_faces: int) -> str:
+def decimate_xml(xml: str, max_faces: int, *, spare_textured: bool = False) -> str:
     """Point the visual meshes of an MJCF document at decimated copies in the cache.
 
-    Collision meshes stay as they are, so physics does not change. Textured meshes are left alone:
-    decimation tears texture seams.
+    Collision meshes stay as they are, so physics does not change.
 
     Args:
         xml: MJCF text whose mesh files are absolute paths.
         max_faces: largest number of faces of a mesh.
+        spare_textured: leave meshes with a texture alone: decimation loses its coordinates.
     """
     root = ET.fromstring(xml)
+    textured = {m.get("name") for m in root.iter("material") if m.get("texture")}
     visual: set[str | None] = set()
     solid: set[str | None] = set()
     for geom in root.iter("geom"):
         passive = geom.get("contype") == "0" and geom.get("conaffinity") == "0"
-        (visual if passive else solid).add(geom.get("mesh"))
+        spared = spare_textured and geom.get("material") in textured
+        (visual if passive and not spared else solid).add(geom.get("mesh"))
     for mesh in root.iter("mesh"):
         path = Path(mesh.get("file") or "")
         if mesh.get("name") in visual - solid and path.suffix in (".obj", ".stl"):

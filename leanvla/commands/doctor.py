@@ -193,6 +193,25 @@ def check_gl() -> Iterator[Check]:
         yield Check("gl", "fail", report.problem, report.remedy)
 
 
+def check_libero() -> Iterator[Check]:
+    """LIBERO's environment and assets; both may well be absent."""
+    from sim.suites.environment import environments
+    from sim.suites.libero.assets import REMEDY, AssetsError, assets_hash, find_assets
+
+    environment = environments()["libero"]
+    if not environment.installed:
+        remedy = "run `leanvla suites install libero` if you need it"
+        yield Check("libero", "note", "its environment is not installed", remedy)
+        return
+    yield Check("libero", "ok", str(environment.folder))
+    try:
+        assets = find_assets()
+    except AssetsError as error:
+        yield Check("libero assets", "fail", str(error), REMEDY)
+        return
+    yield Check("libero assets", "ok", f"{assets}, {assets_hash(assets)[:12]}")
+
+
 def check_weights() -> Iterator[Check]:
     """The shipped policies against their `SHA256` files (`<hex>  <file>` per line)."""
     for folder in sorted(path for path in ZOO.iterdir() if path.is_dir()):
@@ -272,6 +291,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "onnxruntime": check_onnxruntime,
     "tensorrt": check_tensorrt,
     "gl": check_gl,
+    "libero": check_libero,
     "weights": check_weights,
     "disk": check_disk,
     "memory": check_memory,

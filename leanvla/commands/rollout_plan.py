@@ -88,6 +88,10 @@ def check_machine(config: Rollout) -> None:
         check_rerun()
     if ":" in config.suite:
         return
+    if config.suite.startswith("libero_"):
+        from sim.suites.libero.make import check_ready
+
+        check_ready()
     from sim.render import check_gl
 
     gl = check_gl()

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from policy.types import Timing
-from sim.rollout.match import match
+from sim.rollout.match import adapt_actions, match
 from sim.rollout.simulator import FILM_EVERY
 from sim.rollout.types import Beat, EpisodeRecord, Frame, Job, Recording
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from policy.types import ActionChunk, Observation, Policy
+    from sim.rollout.match import Adapter
     from sim.rollout.simulator import Advance, Opening, Simulator
     from sim.suites.base import SuiteSpec
 
@@ -72,6 +73,7 @@ class PolicyAgent:
         self._policy, self._watch = policy, watch
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
+        self._adapter: Adapter | None = None
         self._state = policy.initial_state()
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
@@ -82,6 +84,7 @@ class PolicyAgent:
         self._state = self._policy.initial_state()
         if self._choose is None:
             self._choose = match(self._policy, suite)
+            self._adapter = adapt_actions(self._policy, suite)
             self._policy.infer(self._choose(observation), self._state)
 
     def turn(self, simulator: Simulator, seen: Observation, most: int, film: int | None) -> Turn:
@@ -89,6 +92,8 @@ class PolicyAgent:
         observation = self._choose(seen) if self._choose else seen
         chunk, self._state, timing = self._policy.infer(observation, self._state)
         actions = chunk.actions[: min(self._execute, most)]
+        if self._adapter is not None:
+            actions = self._adapter.convert(actions)
         advance = simulator.advance(actions, film, watch=self._watch)
         return Turn(advance, [timing], chunk.kept, chunk)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ class Entry(NamedTuple):
     """How a suite is described, by render profile, and made, by render profile and view size."""
 
     spec: Callable[[str | None], SuiteSpec]
-    make: Callable[[str | None, int], TrainingSuite]
+    make: Callable[[str | None, int | None], TrainingSuite]
 
 
 def _tabletop_spec(render_profile: str | None) -> SuiteSpec:
@@ -24,27 +25,45 @@ def _tabletop_spec(render_profile: str | None) -> SuiteSpec:
     return tabletop_spec(render_profile)
 
 
-def _tabletop(render_profile: str | None, view_size: int) -> TrainingSuite:
+def _tabletop(render_profile: str | None, view_size: int | None) -> TrainingSuite:
     from sim.render import setup_gl
 
     setup_gl()
     from sim.suites.tabletop.suite import Tabletop
 
-    return Tabletop(render_profile, view_size)
+    return Tabletop(render_profile, view_size or 96)
 
 
-SUITES: dict[str, Entry] = {"tabletop": Entry(_tabletop_spec, _tabletop)}
+def _libero_spec(render_profile: str | None, *, suite: str) -> SuiteSpec:
+    from sim.suites.libero.spec import libero_spec
+
+    return libero_spec(suite, render_profile)
+
+
+def _libero(render_profile: str | None, view_size: int | None, *, suite: str) -> TrainingSuite:
+    from sim.render import setup_gl
+
+    setup_gl()
+    from sim.suites.libero.make import make_libero
+
+    return make_libero(suite, render_profile, view_size)
+
+
+LIBERO = tuple(f"libero_{part}" for part in ("spatial", "object", "goal", "10", "90"))
+SUITES: dict[str, Entry] = {"tabletop": Entry(_tabletop_spec, _tabletop)} | {
+    name: Entry(partial(_libero_spec, suite=name), partial(_libero, suite=name)) for name in LIBERO
+}
 
 
 def make_suite(
-    name: str, *, render_profile: str | None = None, view_size: int = 96
+    name: str, *, render_profile: str | None = None, view_size: int | None = None
 ) -> TrainingSuite:
     """Build the suite called `name` in this process.
 
     Args:
         name: a key of `SUITES`.
         render_profile: `default`, `fast` or `lowpoly`; None takes the suite's own.
-        view_size: side of the square frames of an observation, px.
+        view_size: side of the square frames of an observation, px; None takes the suite's own.
 
     Raises:
         ValueError: on an unknown suite or render profile; the message lists the valid names.

@@ -1,0 +1,84 @@
+"""LIBERO itself: skipped, with the reason, where its environment or assets are missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sim.suites import make_suite
+from sim.suites.environment import environments
+from sim.suites.libero.assets import VARIABLE
+from sim.suites.libero.spec import VIEW_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sim.suites.base import TrainingSuite
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "libero" / "assets"
+
+
+@pytest.fixture(scope="module")
+def libero() -> Iterator[TrainingSuite]:
+    if not environments()["libero"].installed:
+        pytest.skip("LIBERO's environment is missing: leanvla suites install libero")
+    with pytest.MonkeyPatch.context() as patch:
+        if VARIABLE not in os.environ:
+            if not SHARED.is_dir():
+                pytest.skip(f"LIBERO's assets are missing: set {VARIABLE}")
+            patch.setenv(VARIABLE, str(SHARED))
+        suite = make_suite("libero_object", render_profile="lowpoly")
+        yield suite
+        suite.close()
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+def test_a_seed_is_the_same_episode_every_time(libero: TrainingSuite) -> None:
+    first, seen = libero.reset(0), libero.observe()
+    for _ in range(3):
+        libero.step(np.array([0.5, 0, -0.5, 0, 0, 0, 1], np.float32))
+    moved = libero.observe()
+    again, back = libero.reset(0), libero.observe()
+    other = libero.reset(10)
+    assert first == again
+    assert first.task == "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+    assert (other.task, other.init_state_hash != first.init_state_hash) == (first.task, True)
+    assert np.array_equal(seen.state, back.state)
+    assert all(map(np.array_equal, seen.images, back.images))
+    assert not np.array_equal(seen.state, moved.state)
+    assert seen.images[0].shape == (VIEW_SIZE, VIEW_SIZE, 3)
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+def test_a_point_appears_where_its_object_is_seen(libero: TrainingSuite) -> None:
+    libero.reset(0)
+    mask, names = libero.segmentation("agentview")
+    place = {name: number for number, name in names.items()}
+    for role, name in (("target", "alphabet_soup_1"), ("goal", "basket_1")):
+        (uv,), (inside,) = libero.project(libero.grounding()[role][None], "agentview")
+        rows, columns = np.nonzero(mask == place[name])
+        assert inside
+        assert np.abs(uv * VIEW_SIZE - (columns.mean(), rows.mean())).max() < 16
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+def test_the_expert_solves_a_task(libero: TrainingSuite) -> None:
+    libero.reset(0)
+    results = (libero.step(libero.expert_action()) for _ in range(libero.spec.max_steps))
+    assert any(result.success for result in results)
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+def test_another_instruction_asks_for_something_that_is_there(libero: TrainingSuite) -> None:
+    start = libero.reset(0)
+    other = libero.alternative_instruction(0)
+    assert other != start.instruction
+    assert other.startswith("pick up the ")

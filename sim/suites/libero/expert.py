@@ -19,7 +19,11 @@ OPEN, CLOSE = -1.0, 1.0
 _STEP_M = 0.05  # what 1.0 of a translation means
 _STEP_RAD = 0.5
 _NEAR = 0.012
-_LOOSE = 0.025
+_LOOSE = 0.02
+_DEPTH = 0.006
+_FLOOR = 0.008
+_PALM = 0.026  # how far below the target's top the finger tips come before the palm is on it
+_SHUT = 0.004
 _TRAVEL = 0.30  # height of the hand on its way to the basket
 _FINGER = 0.022  # how far below the target's top the finger tips close
 
@@ -30,7 +34,7 @@ def expert_action(s: Snapshot) -> Float32[np.ndarray, " 7"]:
     if s.touched == 2 and s.width < 0.078:
         return _carry(s, away)
     over = s.target[:2] - s.hand[:2]
-    grasp = max(min(s.target[2], s.height - _FINGER), 0.012)
+    grasp = max(min(s.target[2], s.height - _FINGER), s.height - _PALM, _FLOOR)
     below = grasp - s.hand[2]
     # A hand that is down already forgives more: it pushes what it will close on anyway.
     down = s.hand[2] < s.height + 0.02
@@ -38,7 +42,9 @@ def expert_action(s: Snapshot) -> Float32[np.ndarray, " 7"]:
         clearance = s.height + 0.06 - s.hand[2]
         sideways = np.hypot(*over) < 0.03 or clearance < 0.03
         return _action(over if sideways else over * 0, clearance, s.turn, OPEN)
-    if below < -_NEAR:
+    if s.width < _SHUT:  # closed on nothing
+        return _action(over, 0.03, s.turn, OPEN)
+    if below < -_DEPTH:
         return _action(over, below, s.turn, OPEN)
     return _action(over, below, 0.0, CLOSE)
 

@@ -93,9 +93,14 @@ class Judge:
             target=(points.min(0) + points.max(0)) / 2,
             goal=np.array(self._position(goal)),
             touched=self._touching(target),
-            turn=_turn(points[:, :2], self._data.site("gripper0_grip_site").xmat.reshape(3, 3)),
+            turn=_turn(points[:, :2], self._closing()),
             height=float(points[:, 2].max()),
         )
+
+    def _closing(self) -> Float64[np.ndarray, " 3"]:
+        """From finger to finger: the line along which they close."""
+        left, right = (self._data.body(f"gripper0_{side}finger").xpos for side in ("left", "right"))
+        return left - right
 
     def _corners(self, name: str) -> Float64[np.ndarray, "points 3"]:
         """Corners of the boxes around an object's collision geometry."""
@@ -123,12 +128,12 @@ class Judge:
         return float(self._data.xpos[self._env.obj_body_id[name]][2])
 
 
-def _turn(points: Float64[np.ndarray, "k 2"], hand: Float64[np.ndarray, "3 3"]) -> float:
+def _turn(points: Float64[np.ndarray, "k 2"], closing: Float64[np.ndarray, " 3"]) -> float:
     """The smallest turn that lays the fingers' line of motion along the narrow side.
 
     None where the object fits already, so that a round one never makes the hand turn.
     """
-    now = np.arctan2(hand[1, 1], hand[0, 1])
+    now = np.arctan2(closing[1], closing[0])
     turns = np.radians(np.arange(-90, 91, 5))
     width = np.ptp(points @ np.stack([np.cos(now + turns), np.sin(now + turns)]), axis=0)
     if width[len(turns) // 2] <= max(_FITS_M, width.min() + 0.008):

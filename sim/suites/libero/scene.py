@@ -107,6 +107,8 @@ def begin(env: Any, state: np.ndarray) -> None:
     """
     np.random.seed(SCENE_SEED)
     env.reset()
+    for robot in env.robots:  # a soft reset forgets it, and the fingers go on where they were
+        robot.gripper.current_action = np.zeros(robot.gripper.dof)
     env.sim.set_state_from_flattened(state)
     env.sim.forward()
     env._check_success()

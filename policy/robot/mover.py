@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from policy.robot.health import Ledger
     from policy.robot.limits import Motion
     from policy.robot.senses import Senses
-
-
-SENT = 16  # commands that may be under way to the robot at once
-SAME_S = 1e-6  # stamps are rounded on the wire
 
 
 class Output(NamedTuple):
@@ -64,7 +59,6 @@ class Mover:
         self._motion: Motion | None = None
         self._gripper: float | None = None
         self._hold: np.ndarray | None = None
-        self._sent: deque[float] = deque(maxlen=SENT)
 
     def rows(self, actions: Float[np.ndarray, "k dof"], now_s: float) -> Float64[np.ndarray, "k d"]:
         """A policy's chunk as rows of this robot, checked; the gripper is the last column.
@@ -114,18 +108,6 @@ class Mover:
         self.safe = self.ledger.notes["safe"] = reason
         return Output(safe_action(self.contract, self._hold, now_s), None, reason)
 
-    def overridden(self, told_s: float) -> bool:
-        """Whether a command heard behind the guard, of stamp `told_s`, is not one of ours.
-
-        The guard passes commands unchanged, stamp and all. Where it put its own in their place, the
-        robot is at rest, and so the next motion begins from rest.
-        """
-        moving = self._motion is not None and bool(self._sent) and told_s >= self._sent[-1]
-        if not moving or any(abs(told_s - sent_s) < SAME_S for sent_s in self._sent):
-            return False
-        self._motion = None
-        return True
-
     def settle(self) -> None:
         """Forget the motion: from here on the robot is somebody else's to move."""
         self.moved, self._motion, self.safe, self._gripper = False, None, "", None
@@ -136,7 +118,6 @@ class Mover:
         command = self._encode(shaped.motion, ahead, hand, now_s)
         self._note(shaped.clamped)
         self._motion, self.moved, self.safe, self._hold = shaped.motion, True, "", None
-        self._sent.append(now_s)
         return Output(command)
 
     def _encode(

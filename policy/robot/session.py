@@ -102,13 +102,6 @@ class Session:
         self._clock(now)
         self.senses.state(topic, message, now.ros_s)
 
-    def told(self, stamp_s: float, now: Now) -> None:
-        """A command left the guard. Where it is not ours, our plan is not what the robot does."""
-        self._clock(now)
-        if self.mover.overridden(stamp_s):
-            self.ledger.count("overridden")
-            self.new_epoch("the guard put the safe action in place of a command")
-
     # Words and buttons.
 
     def instruct(self, text: str, now: Now) -> str | None:

@@ -64,7 +64,7 @@ def test_a_frozen_camera_is_a_fault_where_the_contract_says_so():
         camera, stamp, still if camera.view == "agentview" else None
     )
     stopped = ""
-    for _ in range(80):
+    for _ in range(40):
         rig.wait(rig.contract.period_s)
         rig.sense()
         question = rig.session.ask(rig.now)

@@ -194,7 +194,6 @@ class Chaos:
             return
         safe = self.state.mode in ("safe", "latched")
         self.published.append((out, self.rig.now_s, safe, seen))
-        self.rig.session.told(out.stamp_s, self.rig.now)
         if not safe and self.rig.contract.command.kind == "twist":
             self.rig.hand = [
                 h + v * self.rig.contract.period_s

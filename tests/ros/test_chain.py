@@ -21,16 +21,14 @@ def test_mini_solves_tabletop_over_dds(tmp_path):
     """A loose floor, far below the measured rate: it catches a broken chain, not a worse policy."""
     out = tmp_path / "episodes.json"
     start = {"use_sim_time": True, "clock_timeout_s": 60.0}
-    # In lockstep: what is measured is the chain, not what else this machine is doing.
-    robot = {"seed": 50_000, "episodes": EPISODES, "out": str(out)}
     nodes = [
         Process("guard_node", tmp_path / "guard.log", **start),
         Process("policy_node", tmp_path / "policy.log", policy="mini", **start),
-        Process("sim_node", tmp_path / "sim.log", **robot),
+        Process("sim_node", tmp_path / "sim.log", seed=50_000, episodes=EPISODES, out=str(out)),
     ]
     guard, policy, sim = nodes
     try:
-        wait_for(lambda: not sim.alive, 360.0, "all episodes")
+        wait_for(lambda: not sim.alive, 300.0, "all episodes")
         assert sim.end() == 0
         episodes = json.loads(out.read_text())["episodes"]
         print([(e["seed"], e["outcome"], e["steps"]) for e in episodes])

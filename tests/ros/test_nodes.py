@@ -39,7 +39,7 @@ def test_two_cameras_in_commands_out(robot, recorded):
     assert all(m.header.frame_id == "world" for _, m in robot.commands)
     assert max(m.twist.linear.x for _, m in robot.commands) <= 0.1001
     gaps = np.diff([moment for moment, _ in robot.commands[-60:]])
-    assert statistics.median(gaps) < 0.1
+    assert statistics.median(gaps) < 0.06
     assert json.loads(specs[-1].data)["action"]["rate_hz"] == 20.0
     wait_for(lambda: len(status) > 10, what="status")
     seen = values_of(status[-1], "inference")

@@ -9,8 +9,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from leanvla_ros.process import now
-from leanvla_ros.qos import COMMAND, mismatch_events, profile
-from policy.robot.messages import stamp_s
+from leanvla_ros.qos import mismatch_events, profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,13 +80,6 @@ def subscribe(
         read = reader(source.topic, source.topic, session.state)
         yield listen(node, source.type, source.topic, source.qos, read)
     yield from subscribe_feedback(node, session, lock)
-
-    def told(message: Any) -> None:
-        with lock:
-            session.told(stamp_s(message), now(node))
-
-    command = contract.command
-    yield node.create_subscription(message_type(command.kind), command.guarded_topic, told, COMMAND)
 
 
 def subscribe_feedback(node: Node, session: Any, lock: RLock) -> Iterator[Any]:

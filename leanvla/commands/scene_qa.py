@@ -19,17 +19,19 @@ class SceneQa:
 
     Every scene gives about a dozen questions: does something exist (what is absent is chosen as in
     POPE: at random, by popularity, adversarially), how many, which colour, left, right, above or
-    below; every clip of four frames one to three: what was moved, and in which order. Answers come
-    from the simulator's segmentation. `heldout` and `train` never share a seed.
+    below; every clip of four frames one to three: what was moved, and in which order; every
+    haystack of 4 to 32 frames one: what was seen in the only frame that shows it. Answers come from
+    the simulator's segmentation. `heldout` and `train` never share a seed.
 
     To evaluate: `leanvla scene-qa`, then `leanvla vlm --tasks scene_qa,scene_clips`. To train:
-    `leanvla scene-qa --split train --scenes 15000 --clips 3000 --out data/scene_qa/train`, then
-    `leanvla train-vlm`.
+    `leanvla scene-qa --split train --scenes 15000 --clips 3000 --needles 1500
+    --out data/scene_qa/train`, then `leanvla train-vlm`.
 
     Attributes:
         split: `heldout` for evaluation, `train` for training.
         scenes: still pictures.
         clips: clips.
+        needles: haystacks.
         workers: simulator processes; 0 means one per core.
         out: folder of the data set.
     """
@@ -37,6 +39,7 @@ class SceneQa:
     split: Literal["heldout", "train"] = "heldout"
     scenes: int = 200
     clips: int = 100
+    needles: int = 48
     workers: int = 1
     out: Path = Path("data/scene_qa/heldout")
 
@@ -48,11 +51,11 @@ def run(config: SceneQa) -> int:
         UsageError: on values that ask for something impossible.
         EnvironmentFault: when this machine cannot render.
     """
-    for name, least in (("scenes", 0), ("clips", 0), ("workers", 0)):
+    for name, least in (("scenes", 0), ("clips", 0), ("needles", 0), ("workers", 0)):
         if getattr(config, name) < least:
             raise UsageError(f"--{name} is {getattr(config, name)}: give {least} or more")
-    if config.scenes + config.clips == 0:
-        raise UsageError("--scenes and --clips are 0: ask for at least one of either")
+    if config.scenes + config.clips + config.needles == 0:
+        raise UsageError("--scenes, --clips and --needles are 0: ask for at least one of them")
     print(json.dumps(draw(config), indent=2))
     return 0
 
@@ -65,7 +68,7 @@ def draw(config: SceneQa) -> dict[str, object]:
     """
     from sim.scene_qa.dataset import split_of, write_dataset
 
-    split = split_of(config.split, config.scenes, config.clips)
+    split = split_of(config.split, config.scenes, config.clips, config.needles)
     gl = check_gl()
     if not gl.ok:
         raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")

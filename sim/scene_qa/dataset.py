@@ -1,8 +1,9 @@
 """A `scene_qa` folder: pictures, masks, questions, hashes; written in parts, so it can go on.
 
     dataset.json     schema, split, seeds, picture size, counts, SHA-256 of the two lists
-    questions.jsonl  one question a line: id, task (image | clip), frames, kind, variant, question,
-                     answer, about (instances to look at, per frame), seed
+    questions.jsonl  one question a line: id, task (image | clip | needle), seed, seconds (null for
+                     a picture), frames, kind, variant, question, answer, about (instances to look
+                     at, per frame)
     frames.jsonl     one picture a line: file, mask, SHA-256 of both, instances by id
     images/, masks/  PNG; a mask's pixel is the id of an instance, 0 is background
 
@@ -18,12 +19,13 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sim.demos import EVAL_SEED_LIMIT, TRAIN_SEED_BASE, run_jobs
 from sim.scene_qa.clips import ask_clip
+from sim.scene_qa.needles import LENGTHS, VARIANTS, ask_needles, sample_needles
 from sim.scene_qa.questions import ask
 from sim.scene_qa.scenes import sample_clip, sample_scene
 from sim.scene_qa.stage import IMAGE_SIZE, Stage
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sim.scene_qa.questions import Question
+    from sim.scene_qa.scenes import Scene
     from sim.scene_qa.stage import Shot
     from sim.suites.tabletop.suite import Tabletop
 
@@ -44,33 +47,49 @@ _TRIES = 100
 _PNG_EFFORT = 4
 
 
+class Drawn(NamedTuple):
+    """What one seed gives: pictures in order of time, and questions about them."""
+
+    shots: list[Shot]
+    questions: list[Question]
+
+
 @dataclass(frozen=True)
 class Split:
-    """Which seeds a folder holds: scenes from `first`, clips after them.
+    """Which seeds a folder holds: scenes from `first`, then clips, then haystacks with needles.
 
     Attributes:
         name: `heldout` or `train`.
         scenes: still pictures.
         clips: clips.
+        needles: haystacks; their lengths take turns.
         first: first seed.
     """
 
     name: str
     scenes: int
     clips: int
+    needles: int
     first: int
 
     @property
     def seeds(self) -> range:
-        """All of them; clips last."""
-        return range(self.first, self.first + self.scenes + self.clips)
+        """All of them."""
+        return range(self.first, self.first + self.scenes + self.clips + self.needles)
+
+    def task(self, seed: int) -> str:
+        """What a seed draws: `image`, `clip` or `needle`."""
+        place = seed - self.first
+        if place < self.scenes:
+            return "image"
+        return "clip" if place < self.scenes + self.clips else "needle"
 
     def parts(self) -> list[range]:
         """The seeds in stretches of `PART`."""
         return [self.seeds[i : i + PART] for i in range(0, len(self.seeds), PART)]
 
 
-def split_of(name: str, scenes: int, clips: int) -> Split:
+def split_of(name: str, scenes: int, clips: int, needles: int = 0) -> Split:
     """The split called `name`.
 
     Raises:
@@ -78,9 +97,10 @@ def split_of(name: str, scenes: int, clips: int) -> Split:
     """
     if name not in ("heldout", "train"):
         raise ValueError(f"unknown split {name!r}: choose heldout or train")
-    if name == "heldout" and scenes + clips > EVAL_SEED_LIMIT:
-        raise ValueError(f"{scenes + clips} seeds: held-out evaluation owns {EVAL_SEED_LIMIT}")
-    return Split(name, scenes, clips, 0 if name == "heldout" else TRAIN_SEED_BASE)
+    count = scenes + clips + needles
+    if name == "heldout" and count > EVAL_SEED_LIMIT:
+        raise ValueError(f"{count} seeds: held-out evaluation owns {EVAL_SEED_LIMIT}")
+    return Split(name, scenes, clips, needles, 0 if name == "heldout" else TRAIN_SEED_BASE)
 
 
 def write_dataset(
@@ -110,28 +130,55 @@ def write_dataset(
     return _finish(out, split)
 
 
-def draw_scene(stage: Stage, seed: int) -> tuple[list[Shot], list[Question]]:
+def draw_scene(stage: Stage, seed: int) -> Drawn:
     """The picture of a seed, and its questions: the first draw in which nothing is hidden."""
     for attempt in range(_TRIES):
         rng = np.random.default_rng([seed, 0, attempt])
         shot = stage.shoot(sample_scene(rng))
         if not shot.hidden:
-            return [shot], ask(shot.seen, rng)
+            return Drawn([shot], ask(shot.seen, rng))
     raise RuntimeError(f"seed {seed}: the arm hides something in {_TRIES} draws")
 
 
-def draw_clip(stage: Stage, seed: int) -> tuple[list[Shot], list[Question]]:
+def draw_clip(stage: Stage, seed: int) -> Drawn:
     """The frames of a seed's clip, and its questions."""
     for attempt in range(_TRIES):
         plan = sample_clip(np.random.default_rng([seed, 1, attempt]))
-        shots: list[Shot] = []
-        for number, scene in enumerate(plan.scenes):
-            still = number > 0 and scene is plan.scenes[number - 1]
-            shots.append(shots[-1] if still else stage.shoot(scene))
+        shots = _shoot(stage, plan.scenes)
         questions = ask_clip(plan, shots)
         if questions:
-            return shots, questions
+            return Drawn(shots, questions)
     raise RuntimeError(f"seed {seed}: no clip can be seen in {_TRIES} draws")
+
+
+def draw_needles(stage: Stage, seed: int, frames: int, variant: str) -> Drawn:
+    """The frames of a seed's haystack, and its question."""
+    for attempt in range(_TRIES):
+        plan = sample_needles(np.random.default_rng([seed, 2, attempt]), frames, variant)
+        shots = _shoot(stage, plan.scenes)
+        questions = ask_needles(plan, shots)
+        if questions:
+            return Drawn(shots, questions)
+    raise RuntimeError(f"seed {seed}: no haystack can be seen in {_TRIES} draws")
+
+
+def _shoot(stage: Stage, scenes: Sequence[Scene]) -> list[Shot]:
+    """One picture per scene; a scene that goes on unchanged is rendered once."""
+    shots: list[Shot] = []
+    for number, scene in enumerate(scenes):
+        still = number > 0 and scene is scenes[number - 1]
+        shots.append(shots[-1] if still else stage.shoot(scene))
+    return shots
+
+
+def _draw(stage: Stage, split: Split, seed: int) -> Drawn:
+    task = split.task(seed)
+    if task == "needle":
+        number = seed - split.first - split.scenes - split.clips
+        lengths = LENGTHS[split.name]
+        frames = lengths[number % len(lengths)]
+        return draw_needles(stage, seed, frames, VARIANTS[number // len(lengths) % len(VARIANTS)])
+    return (draw_clip if task == "clip" else draw_scene)(stage, seed)
 
 
 _STAGES: dict[str, Stage] = {}
@@ -152,23 +199,24 @@ def _write_part(job: tuple[Path, Split, range]) -> None:
     frames: list[dict[str, Any]] = []
     questions: list[dict[str, Any]] = []
     for seed in seeds:
-        is_clip = seed >= split.first + split.scenes
-        shots, asked = (draw_clip if is_clip else draw_scene)(_stage(), seed)
-        rows = [_write_frame(out, f"{seed:07d}-{i}", shot) for i, shot in enumerate(shots)]
+        drawn = _draw(_stage(), split, seed)
+        rows = [_write_frame(out, f"{seed:07d}-{i}", shot) for i, shot in enumerate(drawn.shots)]
         frames += rows
         files = [row["file"] for row in rows]
-        task = "clip" if is_clip else "image"
-        questions += _rows(seed, task, files, asked)
+        questions += _rows(seed, split.task(seed), files, drawn.questions)
     _write_text(path, json.dumps({"frames": frames, "questions": questions}))
 
 
 def _rows(
     seed: int, task: str, files: Sequence[str], asked: Sequence[Question]
 ) -> Iterator[dict[str, Any]]:
+    seconds = None if task == "image" else float(len(files))
     for number, question in enumerate(asked):
         row = asdict(question)
         row["question"] = row.pop("text")
-        yield {"id": f"{seed:07d}-{number:02d}", "task": task, "seed": seed, "frames": files} | row
+        name = f"{seed:07d}-{number:02d}"
+        facts = {"id": name, "task": task, "seed": seed, "seconds": seconds, "frames": files}
+        yield facts | row
 
 
 def _write_frame(out: Path, name: str, shot: Shot) -> dict[str, Any]:
@@ -222,6 +270,7 @@ def _facts(split: Split) -> dict[str, Any]:
         "split": split.name,
         "scenes": split.scenes,
         "clips": split.clips,
+        "needles": split.needles,
         "seeds": [seeds[0], seeds[-1]],
     }
 

@@ -66,7 +66,7 @@ class ClipPlan:
 
 def sample_scene(rng: np.random.Generator) -> Scene:
     """A still scene."""
-    return _lay_out(rng, draw_content(rng))
+    return lay_out(rng, draw_content(rng))
 
 
 def sample_clip(rng: np.random.Generator) -> ClipPlan:
@@ -74,7 +74,7 @@ def sample_clip(rng: np.random.Generator) -> ClipPlan:
 
     Objects are displaced between frames; nobody pushes them. The arm stays where it is.
     """
-    first = _lay_out(rng, draw_content(rng, distinct=True, least=2))
+    first = lay_out(rng, draw_content(rng, distinct=True, least=2))
     moves = int(rng.integers(1, 3))
     slots = rng.permutation(list(first.layout.movables))[:moves]
     times = np.sort(rng.choice(CLIP_FRAMES - 1, moves, replace=False))
@@ -87,7 +87,8 @@ def sample_clip(rng: np.random.Generator) -> ClipPlan:
     return ClipPlan(tuple(scenes), tuple(moved))
 
 
-def _lay_out(rng: np.random.Generator, content: Content) -> Scene:
+def lay_out(rng: np.random.Generator, content: Content) -> Scene:
+    """A scene that holds this, everything somewhere by chance."""
     slots = [str(slot) for slot in rng.permutation(COLOURS)[: len(content.movables)]]
     places = _places(rng, len(content.receptacles), len(slots))
     stand = dict(zip(content.receptacles, places, strict=False))
@@ -128,11 +129,11 @@ def _places(rng: np.random.Generator, receptacles: int, movables: int) -> Places
     while True:
         chosen = np.empty((0, 2))
         for _ in range(_TRIES):
+            if len(chosen) == count:
+                return chosen
             xy = np.array([rng.uniform(*_X), rng.uniform(*_Y)])
             if _is_free(xy, chosen, gap[len(chosen), : len(chosen)]):
                 chosen = np.vstack([chosen, xy])
-            if len(chosen) == count:
-                return chosen
 
 
 def _is_free(xy: np.ndarray, others: Places, gap: np.ndarray) -> bool:

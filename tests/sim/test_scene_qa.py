@@ -13,8 +13,9 @@ from PIL import Image
 from leanvla.cli import main
 from sim.demos import EVAL_SEED_LIMIT
 from sim.scene_qa import dataset
-from sim.scene_qa.dataset import draw_clip, draw_scene, split_of, write_dataset
+from sim.scene_qa.dataset import draw_clip, draw_needles, draw_scene, split_of, write_dataset
 from sim.scene_qa.kinds import NAMES, draw_content, habits
+from sim.scene_qa.needles import VARIANTS
 from sim.scene_qa.questions import STRATEGIES, ask
 from sim.scene_qa.stage import Seen, Stage
 
@@ -129,6 +130,26 @@ def test_a_clip_moves_what_it_says(stage: Stage) -> None:
     assert kinds == {"moved", "order"}
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_needle_is_in_one_frame_and_the_question_needs_it(stage: Stage, variant: str) -> None:
+    for seed in range(3):
+        shots, (question,) = draw_needles(stage, seed, 5, variant)
+        (frame,) = [i for i, about in enumerate(question.about) if about]
+        names = [{one.name for one in shot.seen} for shot in shots]
+        assert [i for i, there in enumerate(names) if question.answer in there] == [frame]
+        needles = [i for i, there in enumerate(names) if any(" " in name for name in there)]
+        if variant == "single":
+            assert needles == [frame]
+        if variant == "conditional":
+            other = next(i for i in needles if i != frame)
+            asked = question.text.removeprefix("Which object was seen with the ").rstrip("?")
+            assert asked in names[frame]
+            assert asked not in names[other]
+        if variant == "threaded":
+            before = question.text.removeprefix("Which object was seen after the ").rstrip("?")
+            assert before in names[needles[needles.index(frame) - 1]]
+
+
 @pytest.fixture
 def small(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "_STAGES", {"tabletop": stage})
@@ -136,7 +157,7 @@ def small(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_is_whole_hashed_and_goes_on(small, tmp_path: Path, monkeypatch) -> None:
-    split = split_of("heldout", 3, 1)
+    split = split_of("heldout", 3, 1, 1)
     facts = write_dataset(tmp_path / "a", split)
     again = write_dataset(tmp_path / "b", split)
     assert facts == again
@@ -166,15 +187,18 @@ def test_another_split_does_not_land_in_the_same_folder(small, tmp_path: Path) -
 
 
 def test_training_and_evaluation_share_no_seed() -> None:
-    assert split_of("heldout", 1000, 1000).seeds[-1] < EVAL_SEED_LIMIT
-    assert split_of("train", 10**6, 10**6).seeds[0] >= 10 * EVAL_SEED_LIMIT
+    assert split_of("heldout", 1000, 1000, 1000).seeds[-1] < EVAL_SEED_LIMIT
+    assert split_of("train", 10**6, 10**6, 9).seeds[0] >= 10 * EVAL_SEED_LIMIT
     with pytest.raises(ValueError, match="held-out evaluation owns"):
         split_of("heldout", EVAL_SEED_LIMIT, 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(("--scenes", "-1"), "--scenes is -1"), (("--scenes", "0", "--clips", "0"), "at least one")],
+    [
+        (("--scenes", "-1"), "--scenes is -1"),
+        (("--scenes", "0", "--clips", "0", "--needles", "0"), "at least one"),
+    ],
 )
 def test_bad_numbers_are_refused(arguments, says, capsys) -> None:
     assert main(["scene-qa", *arguments]) == 2

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from tests.vlm.small import SMALL
 from vlm.tasks.scene_qa import read_scene_set
 from vlm.training.data import SceneData, split_prompt
 from vlm.training.loop import Job, Trainer, fit, model_weights
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SMALL = {
-    "tower": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-              "num_attention_heads": 2},
-    "decoder": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-                "num_attention_heads": 2, "num_key_value_heads": 2},
-}  # fmt: skip
 RECIPE = Recipe(
     (Stage(24, 4, 28, 2e-3), Stage(12, 4, 14, 1e-3, final=0.5)),
     shares={"image": 0.7, "clip": 0.3},

@@ -67,8 +67,8 @@ class Recipe:
 
 MINI = Recipe(
     (
-        Stage(140_000, 16, patch=28, learning_rate=1e-3),
-        Stage(28_000, 16, patch=14, learning_rate=8e-4, final=0.75),
+        Stage(96_000, 16, patch=28, learning_rate=1e-3),
+        Stage(16_000, 16, patch=14, learning_rate=8e-4, final=0.75),
     )
 )
-"""Most is learnt where a picture has 64 tokens; the last sixth of the frames has all 256."""
+"""Most is learnt where a picture has 64 tokens; the last seventh of the frames has all 256."""

@@ -83,9 +83,9 @@ def _cell(
 
 
 def _paired(both: Sequence[tuple[Record, Record]]) -> dict[str, Any]:
-    treated, reference = zip(*both, strict=True) if both else ((), ())
-    right = [[r.score >= RIGHT for r in records] for records in (treated, reference)]
-    return paired_difference(*right)._asdict()
+    treated = [record.score >= RIGHT for record, _ in both]
+    reference = [dense.score >= RIGHT for _, dense in both]
+    return paired_difference(treated, reference)._asdict()
 
 
 def _kinds(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vlm.training.words import CHAT_TEMPLATE, SPECIALS, VOCAB, write_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -39,7 +41,7 @@ DECODER = {
 }  # fmt: skip
 
 
-def mini_config(patch: int = PATCH, **changes: dict[str, Any]) -> LlavaConfig:
+def mini_config(patch: int = PATCH, **changes: Mapping[str, Any]) -> LlavaConfig:
     """The architecture, at any patch size.
 
     Args:

@@ -18,6 +18,7 @@ from vlm.training.mini import CLIP_MEAN, CLIP_STD, GRID, make_model, mini_config
 from vlm.training.sequence import IGNORED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from jaxtyping import Bool, Float, Int64, UInt8
@@ -44,7 +45,7 @@ class Losses(NamedTuple):
 class TrainingNet(nn.Module):
     """The model with its training-only heads, at one patch size."""
 
-    def __init__(self, patch: int, **changes: dict[str, Any]) -> None:
+    def __init__(self, patch: int, **changes: Mapping[str, Any]) -> None:
         super().__init__()
         self.config: LlavaConfig = mini_config(patch, **changes)
         self.model = make_model(self.config)

@@ -1,9 +1,10 @@
 """One query through the network, with visual tokens leaving at the cut.
 
-    vision -> lower layers -> scores, selection, gather -> upper layers -> head or decode
+    vision -> lower layers -> scores, selection, gather -> upper layers -> head or decode -> memory
 
 The decoder always runs on fused attention. Rows that a pruner reads are recomputed from the
-queries and keys of one layer, for these rows only, and their cost is booked as `selection`.
+queries and keys of one layer, for these rows only; their cost is booked as `selection`, or as
+`memory` where they are for the next query.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ class Runtime:
             memory |= walk.to_reuse()
         attention, seen = walk.action_attention() if remembers else (None, None)
         state = pruner.finish(begun.state, attention, seen, memory)
-        clock.mark("selection")
+        if remembers:
+            clock.mark("memory")
         return Answer(
             tokens,
             values,

@@ -38,11 +38,14 @@ class Plan:
         cells: squares of the grid, dense first.
         seeds: one scene per seed, the same for every cell.
         swap: tell the policy another valid instruction, judge the original.
+        block: seeds that one cell runs before the next cell; above 1 where environments of the
+            same cell share forward passes.
     """
 
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     swap: bool = False
+    block: int = 1
 
     @property
     def episodes(self) -> int:
@@ -150,7 +153,9 @@ def choose_overlays(plan: Plan, store: EpisodeStore) -> list[EpisodeRecord]:
 
 
 def _jobs(plan: Plan) -> Iterator[Job]:
-    return (Job(cell, seed, plan.swap) for seed in plan.seeds for cell in plan.cells)
+    for start in range(0, len(plan.seeds), plan.block):
+        seeds = plan.seeds[start : start + plan.block]
+        yield from (Job(cell, seed, plan.swap) for cell in plan.cells for seed in seeds)
 
 
 def _computes(cell: Cell) -> bool:

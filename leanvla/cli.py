@@ -28,6 +28,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
+    "sweep": Verb("sweep", "Sweep", "many rollouts into one store, on one machine or many"),
     "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),

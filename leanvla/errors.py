@@ -33,6 +33,7 @@ _EXTRA_OF_MODULE = {
     "mcap": "replay",
     "pyarrow": "replay",
     "rosbags": "replay",
+    "ray": "sweep",
     "tensorrt_rtx_bindings": "trt-rtx",
 }
 

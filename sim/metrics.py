@@ -8,7 +8,7 @@ episodes were interleaved with the pruned ones.
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from policy.types import PHASE_ABOVE_CUT, PHASE_BELOW_CUT, PHASES
 from pruning.ceiling import speedup_ceiling
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sim.rollout.runner import Plan
-    from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
 
@@ -30,7 +29,15 @@ class IdlePrunerError(RuntimeError):
     exit_code = 1
 
 
-def summarise(plan: Plan, store: EpisodeStore, *, suite: str, policy: str) -> dict[str, Any]:
+class Episodes(Protocol):
+    """Finished episodes by cell; `sim.rollout.store.EpisodeStore` is one."""
+
+    def of(self, cell: Cell) -> list[EpisodeRecord]:
+        """Those of a cell, by seed."""
+        ...
+
+
+def summarise(plan: Plan, store: Episodes, *, suite: str, policy: str) -> dict[str, Any]:
     """The content of `metrics.json`; cells without a finished episode are absent."""
     episodes = {cell: store.of(cell) for cell in plan.cells}
     dense = episodes[Cell(DENSE, 1.0)]

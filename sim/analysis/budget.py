@@ -91,21 +91,13 @@ def monotone_losses(
     losses = rates[:, :1] - rates[:, 1:]
     rungs = losses.shape[1]
     sums = np.concatenate([np.zeros((len(losses), 1)), losses.cumsum(1)], axis=1)
-    fit = np.empty_like(losses)
-    for at in range(rungs):
-        means = np.array(
-            [
-                np.min(
-                    [
-                        (sums[:, end] - sums[:, start]) / (end - start)
-                        for end in range(at + 1, rungs + 1)
-                    ],
-                    axis=0,
-                )  # fmt: skip
-                for start in range(at + 1)
-            ]
-        )
-        fit[:, at] = means.max(0)
+    fit = np.full_like(losses, -np.inf)
+    for start in range(rungs):
+        ends = np.arange(start + 1, rungs + 1)
+        means = (sums[:, ends] - sums[:, [start]]) / (ends - start)
+        # The smallest mean over all ends from here on, for every place at or behind `start`.
+        smallest = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+        fit[:, start:] = np.maximum(fit[:, start:], smallest)
     return np.concatenate([np.zeros((len(losses), 1)), fit.clip(min=0)], axis=1)
 
 

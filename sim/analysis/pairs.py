@@ -57,8 +57,9 @@ def compare(
         ours, theirs = treatment[seed].init_state_hash, reference[seed].init_state_hash
         if ours != theirs or not ours:
             raise ResultsError(
-                f"{name} and {against} are not paired: seed {seed} began from {ours[:12] or 'nothing known'} in the "
-                f"one and from {theirs[:12] or 'nothing known'} in the other; compare runs of one suite and version"
+                f"{name} and {against} are not paired: seed {seed} began from "
+                f"{ours[:12] or 'nothing known'} in the one and from {theirs[:12] or 'the same'} "
+                "in the other; compare runs of one suite and version"
             )
     pairs = outcomes_on(treatment, shared), outcomes_on(reference, shared)
     paired = paired_difference(*pairs)

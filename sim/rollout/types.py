@@ -50,6 +50,20 @@ class Cell(msgspec.Struct, frozen=True, order=True):
         return DENSE if self.method == DENSE else f"{self.method} @ {self.keep:g}"
 
 
+class QueryTruth(msgspec.Struct, frozen=True):
+    """What a query kept of what mattered, by the simulator's segmentation.
+
+    Attributes:
+        phase: what the task asked for then.
+        shown: per role (`object`, `gripper`, `goal`), patches of each view that show it.
+        kept: of these, the ones that reached the last layer.
+    """
+
+    phase: str
+    shown: dict[str, list[int]]
+    kept: dict[str, list[int]]
+
+
 class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One finished episode, as it stands in `episodes.jsonl`.
 
@@ -68,6 +82,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         retries: attempts that were lost before this one.
         reused_from: the cell whose episode this is, when both are the same computation.
         seconds: wall time of the whole episode, reset and rendering included.
+        truth: per query, what it kept of what mattered; empty unless that was asked for.
     """
 
     seed: int
@@ -93,6 +108,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     reused_from: str | None = None
     error: str | None = None
     seconds: float = 0.0
+    truth: list[QueryTruth] = []
 
     @property
     def cell(self) -> Cell:

@@ -34,6 +34,7 @@ class WorkerSpec:
         log: file that takes the workers' and simulators' own output; None means stderr.
         record: folder that takes one recording per episode; None records none.
         redact: what is done to recorded pictures: `none`, `mosaic` or `drop`.
+        truth: record what every query kept of what mattered.
     """
 
     suite: Source
@@ -44,6 +45,7 @@ class WorkerSpec:
     log: str | None = None
     record: str | None = None
     redact: Redaction = "none"
+    truth: bool = False
 
 
 def serve_episodes(connection: Connection, spec: WorkerSpec) -> None:
@@ -91,7 +93,8 @@ def _make_agent(spec: WorkerSpec, cell: Cell) -> Agent:
     if spec.policy.name == EXPERT:
         return ExpertAgent()
     policy = make_policy(spec.policy, cell, spec.threads)
-    return PolicyAgent(policy, spec.execute, watch=spec.record is not None)
+    watch = spec.record is not None
+    return PolicyAgent(policy, spec.execute, watch=watch, truth=spec.truth)
 
 
 def _tape(

@@ -70,7 +70,7 @@ class CliffPolicy(FakePolicy):
         pruned = self.method != "dense"
         if pruned and self.method == "jump" and state == WRONG_QUERY:
             step = -0.4
-        if pruned and self.method == "freeze" and observation.state[0] >= 0.1:
+        if pruned and self.method == "freeze" and 0.1 <= observation.state[0] < 0.19:
             step = 0.0
         actions = np.full((4, 1), step, np.float32)
         kept = 144 if not pruned else round(144 * self.keep)

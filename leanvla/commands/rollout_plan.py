@@ -51,6 +51,8 @@ def make_spec(config: Rollout) -> WorkerSpec:
         PolicyNameError: for an unknown policy; it lists the packaged ones and the nearest.
     """
     _check_suite(config)
+    if config.truth and config.policy == EXPERT:
+        raise UsageError("--truth: the expert is no model, it keeps no tokens")
     policy_options: dict[str, Any] = {}
     if config.policy != EXPERT and ":" not in config.policy:
         from policy.registry import resolve_policy
@@ -66,6 +68,7 @@ def make_spec(config: Rollout) -> WorkerSpec:
         deadlines=Deadlines(request=config.sim_timeout),
         record=None if config.record is None else str(config.record),
         redact=config.redact,
+        truth=config.truth,
     )
 
 
@@ -149,12 +152,14 @@ def _check_suite(config: Rollout) -> None:
         return
     from sim.demos import EVAL_SEED_LIMIT
     from sim.render import get_profile
-    from sim.suites import SUITES, unknown_suite
+    from sim.suites import SUITES, suite_spec, unknown_suite
 
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
     if config.render_profile is not None:
         get_profile(config.render_profile)
+    if config.truth and not suite_spec(config.suite).roles:
+        raise UsageError(f"--truth: suite {config.suite} does not say what its views show")
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
 

@@ -33,6 +33,8 @@ _EXTRA_OF_MODULE = {
     "mcap": "replay",
     "pyarrow": "replay",
     "rosbags": "replay",
+    "websockets": "serve",
+    "gymnasium": "gym",
     "tensorrt_rtx_bindings": "trt-rtx",
 }
 

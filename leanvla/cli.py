@@ -36,6 +36,7 @@ VERBS = {
     "suites": Verb("suites", "Suites", "list the suites, install what a benchmark needs"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),
+    "serve": Verb("serve", "Serve", "a policy on a websocket, for robots that run elsewhere"),
     "export": Verb("export", "Export", "turn a policy into an engine that runs without torch"),
     "verify": Verb("verify", "Verify", "compare an engine with the model it was made from"),
     "profile": Verb("profile", "Profile", "where a query's time goes, dense and pruned"),

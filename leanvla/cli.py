@@ -33,6 +33,7 @@ VERBS = {
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),
+    "scene-qa": Verb("scene_qa", "SceneQa", "draw pictures, clips and questions with true answers"),
     "suites": Verb("suites", "Suites", "list the suites, install what a benchmark needs"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),

@@ -33,6 +33,8 @@ VERBS = {
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),
+    "vlm": Verb("vlm", "VlmConfig", "benchmark a vision-language model, dense and pruned"),
+    "train-vlm": Verb("train_vlm", "TrainVlm", "train a small vision-language model"),
     "scene-qa": Verb("scene_qa", "SceneQa", "draw pictures, clips and questions with true answers"),
     "suites": Verb("suites", "Suites", "list the suites, install what a benchmark needs"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),

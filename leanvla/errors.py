@@ -34,6 +34,8 @@ _EXTRA_OF_MODULE = {
     "pyarrow": "replay",
     "rosbags": "replay",
     "ray": "sweep",
+    "websockets": "serve",
+    "gymnasium": "gym",
     "tensorrt_rtx_bindings": "trt-rtx",
 }
 

@@ -22,9 +22,11 @@ MAX_INSTRUCTION_CHARS = 512
 PHASE_BELOW_CUT, PHASE_ABOVE_CUT = "prefill_below", "prefill_above"
 PHASES = (
     *("preprocess", "vision", PHASE_BELOW_CUT, "selection", PHASE_ABOVE_CUT),
-    *("decode", "head", "postprocess"),
+    *("decode", "head", "memory", "postprocess"),
 )
-"""Phases of a query in the order in which they run; a policy reports those that it has."""
+"""Phases of a query in the order in which they run; a policy reports those that it has.
+
+`selection` is scores, choice and gather; `memory` is what a method keeps for its next query."""
 
 
 class ObservationError(ValueError):

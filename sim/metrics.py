@@ -18,8 +18,6 @@ from sim.statistics import paired_difference, percentile, wilson_interval
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sim.rollout.runner import Plan
-
 SCHEMA = "leanvla.rollout/1"
 
 
@@ -29,18 +27,27 @@ class IdlePrunerError(RuntimeError):
     exit_code = 1
 
 
-class Episodes(Protocol):
-    """Finished episodes by cell; `sim.rollout.store.EpisodeStore` is one."""
+class Grid(Protocol):
+    """Whatever names the cells of a run; `sim.rollout.runner.Plan` does."""
 
-    def of(self, cell: Cell) -> list[EpisodeRecord]:
-        """Those of a cell, by seed."""
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Squares of the grid."""
         ...
 
 
-def summarise(plan: Plan, store: Episodes, *, suite: str, policy: str) -> dict[str, Any]:
+class Episodes(Protocol):
+    """Whatever holds finished episodes; `sim.rollout.store.EpisodeStore` does."""
+
+    def of(self, cell: Cell) -> list[EpisodeRecord]:
+        """The episodes of a cell, by seed."""
+        ...
+
+
+def summarise(plan: Grid, store: Episodes, *, suite: str, policy: str) -> dict[str, Any]:
     """The content of `metrics.json`; cells without a finished episode are absent."""
     episodes = {cell: store.of(cell) for cell in plan.cells}
-    dense = episodes[Cell(DENSE, 1.0)]
+    dense = store.of(Cell(DENSE, 1.0))
     return {
         "schema": SCHEMA,
         "runs": [

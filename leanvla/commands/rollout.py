@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.rollout.worker import WorkerSpec
 
 # How a run is carried out or shown; may differ when it is resumed.
-NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact")
+NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact", "truth")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Rollout:
         record: folder that takes one MCAP bag per episode, for `leanvla replay`; every control step
             is rendered then.
         redact: what is done to recorded pictures: `none`, `mosaic`, or `drop`.
+        truth: record what every query kept of the object, the gripper and the goal, by the
+            simulator's segmentation; for `leanvla report`. Renders every look once more.
         json: print `metrics.json` instead of the table.
     """
 
@@ -80,6 +82,7 @@ class Rollout:
     rerun: Path | None = None
     record: Path | None = None
     redact: Literal["none", "mosaic", "drop"] = "none"
+    truth: bool = False
     json: bool = False
 
 

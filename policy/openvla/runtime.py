@@ -1,9 +1,10 @@
 """One query through the network, with visual tokens leaving at the cut.
 
-    vision -> lower layers -> scores, selection, gather -> upper layers -> head or decode
+    vision -> lower layers -> scores, selection, gather -> upper layers -> head or decode -> memory
 
 The decoder always runs on fused attention. Rows that a pruner reads are recomputed from the
-queries and keys of one layer, for these rows only, and their cost is booked as `selection`.
+queries and keys of one layer, for these rows only; their cost is booked as `selection`, or as
+`memory` where they are for the next query.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ class Runtime:
         clock.mark("prefill_above")
         decoded = decode(walks, clock) if model.causal else parallel(walks, clock)
         answers = [self._answer(lane, *said) for lane, said in zip(lanes, decoded, strict=True)]
-        clock.mark("selection")
+        if self._remembers:
+            clock.mark("memory")
         return answers
 
     def _lanes(self, queries: Sequence[Query], states: Sequence[PrunerState]) -> list[_Lane]:

@@ -60,6 +60,20 @@ class Cell(msgspec.Struct, frozen=True, order=True):
         return DENSE if self.method == DENSE else f"{self.method} @ {self.keep:g}"
 
 
+class QueryTruth(msgspec.Struct, frozen=True):
+    """What a query kept of what mattered, by the simulator's segmentation.
+
+    Attributes:
+        phase: what the task asked for then.
+        shown: per role (`object`, `gripper`, `goal`), patches of each view that show it.
+        kept: of these, the ones that reached the last layer.
+    """
+
+    phase: str
+    shown: dict[str, list[int]]
+    kept: dict[str, list[int]]
+
+
 class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One finished episode, as it stands in `episodes.jsonl`.
 
@@ -80,6 +94,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         batch: per query, the observations that shared its forward pass, and so its `query_ms`;
             empty when each had its own.
         seconds: wall time of the whole episode, reset and rendering included.
+        truth: per query, what it kept of what mattered; empty unless that was asked for.
     """
 
     seed: int
@@ -106,6 +121,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
     batch: list[int] = []
     seconds: float = 0.0
+    truth: list[QueryTruth] = []
 
     @property
     def cell(self) -> Cell:

@@ -40,6 +40,7 @@ class WorkerSpec:
         redact: what is done to recorded pictures: `none`, `mosaic` or `drop`.
         batch: observations of several environments that may share a forward pass; above 1 the pool
             must share policies between its workers.
+        truth: record what every query kept of what mattered.
     """
 
     suite: Source
@@ -51,6 +52,7 @@ class WorkerSpec:
     record: str | None = None
     redact: Redaction = "none"
     batch: int = 1
+    truth: bool = False
 
 
 class EpisodeWorker:
@@ -108,7 +110,8 @@ class EpisodeWorker:
         spec = self._spec
         if spec.policy.name == EXPERT:
             return ExpertAgent()
-        return PolicyAgent(self._find_policy(cell), spec.execute, watch=spec.record is not None)
+        watch = spec.record is not None
+        return PolicyAgent(self._find_policy(cell), spec.execute, watch=watch, truth=spec.truth)
 
 
 def serve_episodes(connection: Connection, spec: WorkerSpec) -> None:

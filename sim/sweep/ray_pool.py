@@ -8,12 +8,14 @@ attempt that ran on them: it is tried elsewhere, and only one answer per episode
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from sim.rollout.ledger import Ledger
 from sim.rollout.types import Beat, Done, Lost, RolloutError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from sim.sweep.ray_actors import Standing
 
 PULSE_S = 10.0
+REACH_S = 10.0
 STARTS_PER_WORKER = 3
 POLICY_RETRIES = 3
 
@@ -61,29 +64,35 @@ class RayCluster:
     """
 
     def __init__(self, options: RayOptions) -> None:
-        self._options = options
+        self._options, self._ours = options, False
 
     def __enter__(self) -> Self:
-        """Connect, or start a cluster of this process' own."""
+        """Connect, or start a cluster of this process' own; a connection that stands is used."""
+        if ray.is_initialized():
+            return self
         address, more = self._options.address, {}
         if address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             cpus = self._options.workers or os.cpu_count() or 1
+            self._options = self._options._replace(workers=cpus)
             more = {"num_cpus": cpus + self._options.policies, "include_dashboard": False}
             more["_node_ip_address"] = "127.0.0.1"
         try:
-            ray.init(address=address, log_to_driver=False, **more)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            _check_reachable(address)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **more)
+        except (OSError, ValueError, RuntimeError) as error:
             raise RolloutError(
                 f"no Ray cluster answers at {address!r} ({first_line(error)}): start one with "
                 "`ray start --head`, or use --ray local",
                 exit_code=3,
             ) from None
+        self._ours = True
         return self
 
     def __exit__(self, *_: object) -> None:
         """Disconnect; a cluster of our own ends."""
-        ray.shutdown()
+        if self._ours:
+            ray.shutdown()
 
     def describe(self) -> str:
         """Nodes and resources in words."""
@@ -129,7 +138,7 @@ class RayPool:
             count = range(self._options.policies)
             self._policies = [kind.remote(self._spec, self._swap) for _ in count]
             for policy in self._policies:
-                self._check(_answer(policy.stand.remote()))
+                self._check(self._first_word(policy))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,6 +168,17 @@ class RayPool:
                     self._listen(Beat(done.record.cell, query_ms))
                 yield done
                 ledger.count(done)
+
+    def _first_word(self, policy: Any) -> Standing:
+        """What a shared policy says once it stands; it must find a place before anything runs."""
+        try:
+            return _answer(policy.stand.remote(), self._spec.deadlines.start)
+        except (GetTimeoutError, *LOST) as error:
+            raise RolloutError(
+                f"a shared policy found no place on the cluster ({first_line(error)}): it needs 1 "
+                f"CPU and {self._options.gpus:g} GPUs",
+                exit_code=3,
+            ) from None
 
     def _grow(self, count: int) -> None:
         while len(self._slots) < count:
@@ -293,9 +313,18 @@ class _Slot:
         self._asked: tuple[Any, float] | None = None
 
 
-def _answer(ref: Any) -> Any:
+def _check_reachable(address: str) -> None:
+    """Ask at the door: Ray itself would knock for minutes."""
+    host, colon, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise ValueError("ray:// is Ray's client: give HOST:6379 on a machine of the cluster")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+
+
+def _answer(ref: Any, seconds: float | None = None) -> Any:
     try:
-        return ray.get(ref)
+        return ray.get(ref, timeout=seconds)
     except RayTaskError as error:
         raise RolloutError(f"a worker on the cluster failed: {error.cause}", exit_code=3) from None
 

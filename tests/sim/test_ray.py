@@ -15,6 +15,7 @@ import pytest
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from leanvla.cli import main  # noqa: E402
 from sim.rollout.pool import Pool  # noqa: E402
 from sim.rollout.runner import Plan, grid, run_grid  # noqa: E402
 from sim.rollout.store import EpisodeStore, read_episodes  # noqa: E402
@@ -72,6 +73,33 @@ def test_a_cluster_gives_what_local_processes_give(tmp_path, options):
         run_grid(plan, pool, store)
         assert outcomes(records) == outcomes(store)
     assert len(records) == plan.episodes
+
+
+def test_the_command_sweeps_on_a_cluster(tmp_path, cluster, capsys):
+    (tmp_path / "sweep.yaml").write_text(
+        f"suites: [{{name: '{FAKES}:FakeSuite', label: fake}}]\n"
+        f"policies: [{{name: '{FAKES}:BatchPolicy', label: walker, batch: 2}}]\n"
+        "methods: [random]\nkeep: [0.25]\nseeds: 2\n"
+    )
+    out = tmp_path / "store"
+    words = ("sweep", str(tmp_path / "sweep.yaml"), "--out", str(out), "--workers", "2")
+    assert main([*words, "--ray", cluster.address]) == 0
+    shown = capsys.readouterr()
+    assert "fake × walker: 4 of 4 episodes" in shown.out
+    assert "Ray: 3 node(s), 3 CPUs, 0 GPUs" in shown.err
+    (path,) = out.glob("runs/*/episodes.jsonl")
+    records = read_episodes(path).records
+    assert all(set(record.batch) <= {1, 2} for record in records)
+
+
+@pytest.mark.slow
+@pytest.mark.gl
+def test_a_real_simulator_stands_on_the_cluster(tmp_path, options):
+    real = WorkerSpec(Source("tabletop"), Source("expert"), deadlines=PATIENT)
+    one = options._replace(workers=1)
+    (record,) = sweep(tmp_path / "real", real, one, Plan(CELLS[:1], (0,)))
+    assert (record.outcome, record.render_profile) == ("success", "lowpoly")
+    assert record.init_state_hash
 
 
 def test_what_a_policy_raises_ends_the_sweep_in_words(tmp_path, options):
@@ -146,7 +174,8 @@ def _until(condition) -> None:
         time.sleep(0.05)
 
 
-def test_a_cluster_that_is_not_there_is_said_in_words():
-    ray.shutdown()
-    with pytest.raises(RolloutError, match=r"no Ray cluster answers at '127.0.0.1:1'"):
-        RayCluster(RayOptions("127.0.0.1:1")).__enter__()
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:10001"])
+def test_a_cluster_that_is_not_there_is_said_in_words(monkeypatch, address):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(RolloutError, match=f"no Ray cluster answers at '{address}'"):
+        RayCluster(RayOptions(address)).__enter__()

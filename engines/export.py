@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import EngineError
+from engines.folder import staged
 from engines.graph import fake_tensors, make_graph, save_graph
 from engines.manifest import (
     SCHEMA,
@@ -21,7 +21,7 @@ from engines.manifest import (
     is_engine,
     write_manifest,
 )
-from engines.weights import WEIGHTS, WeightPlan
+from engines.weights import WEIGHTS, WeightPlan, write_table, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,15 +87,8 @@ def write_engine(
     """
     if folder.exists() and not is_engine(folder) and (folder.is_file() or any(folder.iterdir())):
         raise EngineError(f"{folder} holds something that is no engine: choose another folder")
-    staging = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        manifest = _fill(staging, blueprint, weight, progress)
-        _publish(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return manifest
+    with staged(folder) as staging:
+        return _fill(staging, blueprint, weight, progress)
 
 
 def _fill(
@@ -111,7 +104,8 @@ def _fill(
             progress(f"graph {name}")
             graphs[name] = _write_graph(folder, name, make, blueprint, plan)
     progress(f"{len(plan.places)} weights")
-    plan.write(folder / WEIGHTS, weight)
+    write_weights(folder / WEIGHTS, plan.entries(), weight)
+    write_table(folder, plan.entries())
     for name, source in blueprint.assets.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
@@ -159,13 +153,3 @@ def producers() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    if not folder.exists():
-        staging.rename(folder)
-        return
-    old = staging.with_name(f"{staging.name}-old")
-    folder.rename(old)
-    staging.rename(folder)
-    shutil.rmtree(old)

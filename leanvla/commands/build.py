@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from engines.tensorrt.builder import BuildReport
     from engines.tensorrt.options import BuildOptions, Profile
 
-SCHEMA = "leanvla.build/1"
-REPORT = "plans.json"
-
 
 @dataclass(frozen=True)
 class Build:
@@ -65,6 +62,7 @@ def run(config: Build) -> int:
         EngineUnavailableError: when a library or a driver is missing.
     """
     from engines.tensorrt.builder import build_plan
+    from engines.tensorrt.plans import REPORT, SCHEMA
     from leanvla.run_folder import write_json
 
     graphs, options = _graphs(config.onnx), _options(config)

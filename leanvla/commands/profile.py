@@ -28,6 +28,7 @@ class Profile:
     Attributes:
         policy: packaged policy, or checkpoint folder.
         engine: an exported engine to measure instead of the eager policy; cells are rungs of it.
+        plans: TensorRT plans of that engine, a folder that `leanvla build` wrote, to run instead.
         shape: an architecture with random weights instead of a policy, see `--shape list`; its
             tokenizer is the packaged small one.
         layers: decoder layers of the shape, to fit a small machine; nothing else is scaled.
@@ -57,6 +58,7 @@ class Profile:
 
     policy: str = "mini"
     engine: Path | None = None
+    plans: Path | None = None
     shape: str | None = None
     layers: int | None = None
     tower_layers: int | None = None
@@ -118,6 +120,8 @@ def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from leanvla.commands.profile_results import build_metrics, write_folder
     from leanvla.run_folder import open_run_folder
 
+    if config.plans is not None and config.engine is None:
+        raise UsageError("--plans run the graphs of an engine: name it with --engine")
     if config.engine is not None and config.dtype is not None:
         raise UsageError("--engine has the precision that it was exported in: leave --dtype out")
     config = replace(config, dtype=precision(config))

@@ -159,6 +159,7 @@ def _engine_policies(config: Profile, folder: Path) -> Callable[[Method], Engine
         unnorm_key=config.unnorm_key,
         threads=config.threads,
         provider=config.device.partition(":")[0],
+        plans=config.plans,
     )
 
 

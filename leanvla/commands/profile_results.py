@@ -58,7 +58,8 @@ def build_metrics(
 def subject(config: Profile) -> str:
     """What was measured, in words that hide no scaling."""
     if config.engine is not None:
-        return f"engine {config.engine}"
+        plans = f" as the plans in {config.plans}" if config.plans else ""
+        return f"engine {config.engine}{plans}"
     if not config.shape:
         return f"policy {config.policy}"
     from policy.openvla.shapes import shape

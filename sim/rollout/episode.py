@@ -37,7 +37,13 @@ class Turn(NamedTuple):
 
 
 class Agent(Protocol):
-    """Whoever decides: a policy, or the suite's scripted expert."""
+    """Whoever decides: a policy, or the suite's scripted expert.
+
+    Attributes:
+        engine: what runs it; empty when it does not tell.
+    """
+
+    engine: str
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """A new episode begins."""
@@ -71,6 +77,7 @@ class PolicyAgent:
 
     def __init__(self, policy: Policy, execute: int | None, *, watch: bool = False) -> None:
         self._policy, self._watch = policy, watch
+        self.engine = str(getattr(policy, "runs_on", ""))
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
         self._adapter: Adapter | None = None
@@ -100,6 +107,8 @@ class PolicyAgent:
 
 class ExpertAgent:
     """The suite's scripted expert: an upper bound that sees the simulator's truth."""
+
+    engine = ""
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """The expert lives in the suite and was reset with it."""
@@ -145,7 +154,7 @@ def run_episode(
         notes.add(turn)
         beat(Beat(job.cell, turn.timings[-1].query_ms if turn.timings else 0.0))
         seen = turn.advance.observation
-    record = notes.record(job, suite, time.perf_counter() - began)
+    record = notes.record(job, suite, agent.engine, time.perf_counter() - began)
     if tape is not None:
         tape.end(record)
     return record, notes.recording(record, suite) if job.film else None
@@ -169,7 +178,7 @@ class _Notes:
         self._wrong |= advance.wrong_object
         self._timings += turn.timings
 
-    def record(self, job: Job, suite: SuiteSpec, seconds: float) -> EpisodeRecord:
+    def record(self, job: Job, suite: SuiteSpec, engine: str, seconds: float) -> EpisodeRecord:
         start, spoken = self._opening.start, self._opening.observation.instruction
         timings = self._timings
         return EpisodeRecord(
@@ -192,6 +201,7 @@ class _Notes:
             kept_sequence_tokens=[t.kept_sequence_tokens for t in timings],
             layer_sequence_tokens=[round(t.layer_sequence_tokens, 2) for t in timings],
             warmup=[i for i, t in enumerate(timings) if t.dense_warmup],
+            engine=engine,
             retries=job.attempt,
             seconds=round(seconds, 4),
         )

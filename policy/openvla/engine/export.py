@@ -10,6 +10,7 @@ from engines.errors import EngineError
 from engines.export import OPSET, PRECISIONS, TYPES, Blueprint, write_engine
 from policy.openvla.checkpoint import load_tensors, weights_sha256
 from policy.openvla.config import load_config
+from policy.openvla.engine.packaged import ASSETS
 from policy.openvla.engine.plan import make_plan
 from policy.openvla.sequence import layout_of
 from pruning.onnx import translations
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from policy.openvla.model import OpenVLAModel
 
 FAMILY = "openvla"
-ASSETS = ("config.json", "tokenizer.json")
 PROMPT_TOKENS = 32
 
 

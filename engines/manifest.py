@@ -100,6 +100,7 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         first_action_max_abs: the same of the first row of a chunk alone.
         tolerance: what `action_max_abs` must not exceed.
         stages: by `stage.output`.
+        action_mean_abs: mean difference of a normalised action.
     """
 
     method: str
@@ -110,6 +111,7 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_action_max_abs: float
     tolerance: float
     stages: dict[str, Comparison]
+    action_mean_abs: float = 0.0
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         family: which policy family reads it.
         policy: name or folder of the checkpoint it was made from.
         policy_sha256: hash of the checkpoint's weights.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: a name of `engines.precision.PRECISIONS`.
         opset: version of the ONNX operators.
         prompt_tokens: longest prompt, without BOS.
         rebuild: the command that makes this engine again.
@@ -129,6 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         graphs: by name.
         rungs: methods and budgets that it can run.
         parity: ledger; empty when it was never compared.
+        calibration: what ranges of activations were measured on; empty where none are needed.
     """
 
     schema: int
@@ -144,6 +147,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graphs: dict[str, GraphEntry]
     rungs: list[Rung]
     parity: list[Parity] = []
+    calibration: str = ""
 
     def specs(self, graph: str) -> tuple[Specs, Specs]:
         """Inputs and outputs of a graph."""

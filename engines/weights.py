@@ -25,8 +25,10 @@ WEIGHTS = "weights.bin"
 TABLE = "weights.json"
 PAGE, LINE = 4096, 64
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "int64": 8, "bool": 1}
+_BYTES |= {"float8e4m3fn": 1}
+MOST_FP8 = 448.0
 
-Form = Literal["plain", "transposed", "int8", "int8_scale"]
+Form = Literal["plain", "transposed", "int8", "int8_scale", "fp8", "fp8_scale"]
 
 
 class Stored(NamedTuple):
@@ -141,9 +143,12 @@ def _form(weight: Any, form: Form, dtype: str) -> np.ndarray:
     import torch
 
     tensor = torch.as_tensor(weight)
-    if form in ("int8", "int8_scale"):
-        quantised, scale = quantise(tensor.float())
-        return (scale if form == "int8_scale" else quantised).numpy()
+    if form not in ("plain", "transposed"):
+        to_eight_bits = quantise if form.startswith("int8") else quantise_fp8
+        quantised, scale = to_eight_bits(tensor.float())
+        if form.endswith("scale"):
+            return scale.to(getattr(torch, dtype)).numpy()
+        return quantised.view(torch.int8).numpy()
     tensor = tensor.detach().to(getattr(torch, dtype))
     tensor = (tensor.t() if form == "transposed" else tensor).contiguous()
     if tensor.dtype == torch.bfloat16:  # numpy has no such type: the same bits
@@ -157,4 +162,13 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     scale = weight.abs().amax(1).clamp_min(1e-12) / 127
     quantised = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return quantised.t().contiguous(), scale
+
+
+def quantise_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A linear layer's weight `[out, in]` as float8 e4m3 `[in, out]`, and one scale for all."""
+    import torch
+
+    scale = weight.abs().amax().clamp_min(1e-12) / MOST_FP8
+    quantised = (weight / scale).clamp(-MOST_FP8, MOST_FP8).to(torch.float8_e4m3fn)
     return quantised.t().contiguous(), scale

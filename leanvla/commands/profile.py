@@ -45,6 +45,7 @@ class Profile:
         frame_size: side of made-up frames, pixels.
         text: what the policy is told.
         unnorm_key: data set whose statistics give actions their units.
+        energy_seconds: how long every cell answers alone afterwards, where energy can be read.
         trace_rounds: rounds in `trace.json`, besides the first of the warm-up.
         out: folder of the results.
         compare: another profile folder to compare with.
@@ -74,6 +75,7 @@ class Profile:
     frame_size: int = 256
     text: str = "pick up the red cube"
     unnorm_key: str | None = None
+    energy_seconds: float = 3.0
     trace_rounds: int = 3
     out: Path = Path("runs/profile")
     compare: Path | None = None
@@ -115,9 +117,10 @@ def run(config: Profile) -> int:
 
 def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from engines.profile.conditions import Watch
+    from engines.profile.energy import find_meters, measure_energy
     from engines.profile.measure import Schedule, measure
     from leanvla.commands.profile_cells import make_bench, precision
-    from leanvla.commands.profile_results import build_metrics, write_folder
+    from leanvla.commands.profile_results import build_metrics, energy_metrics, write_folder
     from leanvla.run_folder import open_run_folder
 
     if config.plans is not None and config.engine is None:
@@ -136,7 +139,14 @@ def _measure(config: Profile) -> tuple[dict, list[Sample]]:
         synchronize=bench.synchronize,
         each_round=_progress(schedule.rounds + schedule.warmup),
     )
-    metrics = build_metrics(config, bench, samples, watch)
+    energy = measure_energy(
+        bench.cells,
+        config.energy_seconds,
+        find_meters(),
+        first=schedule.rounds + schedule.warmup,
+        synchronize=bench.synchronize,
+    )
+    metrics = build_metrics(config, bench, samples, watch) | energy_metrics(energy)
     write_folder(folder, metrics, samples, config.trace_rounds)
     say(f"report: {folder / 'report.html'}")
     return metrics, samples

@@ -99,7 +99,7 @@ class OrtSession(Closing):
             check_feeds(self.name, self._inputs, feeds)
         try:
             if self._host is not None:
-                return self._host.run(self._inputs, feeds)
+                return self._host.run(self._session, self._inputs, feeds)
             return self._run_bound(feeds)
         except Exception as error:
             known = _explain(self.name, error)
@@ -137,18 +137,20 @@ class _HostArrays:
     """
 
     def __init__(self, session: Any, outputs: Specs) -> None:
-        self._session, self._binding = session, session.io_binding()
+        self._binding = session.io_binding()
         self._outputs = {name: np.empty(s.shape, s.dtype) for name, s in outputs.items()}
         for name, array in self._outputs.items():
             self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, _at(array))
         self._bound: dict[str, np.ndarray] = {}
 
-    def run(self, inputs: Specs, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, session: Any, inputs: Specs, feeds: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """Run; an input that is the array of the last run is bound already."""
         for name in inputs:
             if self._bound.get(name) is not feeds[name]:
                 self._take(name, feeds[name])
-        self._session.run_with_iobinding(self._binding)
+        session.run_with_iobinding(self._binding)
         return dict(self._outputs)
 
     def _take(self, name: str, given: np.ndarray) -> None:

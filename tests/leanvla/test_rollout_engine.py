@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -111,7 +110,6 @@ def test_speeds_of_two_runtimes_are_not_divided(tmp_path):
     assert lot["engine_note"] == (
         "random cannot become a graph; its speed is not compared with dense on onnxruntime cpu fp32"
     )
-    assert json.loads(json.dumps(runs)) == runs
 
 
 def test_a_cell_that_changed_its_runtime_on_resume_has_no_speedup(tmp_path):

@@ -156,6 +156,7 @@ class Timing:
             phase may come twice. Empty when a policy does not tell.
         layer_sequence_tokens: mean length that the decoder's layers saw, wherever the cuts were; 0
             when a policy does not tell.
+        batch: observations that shared the forward pass; all times are those of the whole pass.
     """
 
     query_ms: float
@@ -167,6 +168,7 @@ class Timing:
     kept_sequence_tokens: int = 0
     spans: tuple[tuple[str, float, float], ...] = ()
     layer_sequence_tokens: float = 0.0
+    batch: int = 1
 
 
 class Inference(NamedTuple):

@@ -128,10 +128,9 @@ def _work(
         )
     torch.manual_seed(job.seed)
     first = _first(job)
+    carried = load_weights(job.init) if job.init else None
     if first.stage or first.step:
         carried = standing_weights(job.out)
-    else:
-        carried = load_weights(job.init) if job.init else None
     for number, stage in enumerate(job.recipe.stages):
         if number < first.stage:
             continue

@@ -52,9 +52,9 @@ def write_standing(
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"average.{number}": value for number, value in enumerate(average)}
     for number, optimizer in enumerate(optimizers):
-        for index, parameter in enumerate(_parameters(optimizer)):
+        for place, parameter in enumerate(_parameters(optimizer)):
             for name, value in optimizer.state[parameter].items():
-                tensors[f"optimizer.{number}.{index}.{name}"] = value
+                tensors[f"optimizer.{number}.{place}.{name}"] = value
     # Tied tensors and views of one storage are no part of the format: everything is its own copy.
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     partial = folder / f"{NAME}.partial"
@@ -100,11 +100,11 @@ def take_standing(
     for name, value in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
-            number, index, field = rest.split(".", 2)
-            parameter = lists[int(number)][int(index)]
+            which, place, field = rest.split(".", 2)
+            parameter = lists[int(which)][int(place)]
             # A step counter stays on the host, as the optimiser itself would have it.
             home = value if value.ndim == 0 else value.to(parameter.device)
-            optimizers[int(number)].state[parameter][field] = home
+            optimizers[int(which)].state[parameter][field] = home
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -36,6 +36,8 @@ class Rollout:
     Attributes:
         suite: suite of tasks.
         policy: packaged policy, checkpoint folder, or `expert` for the suite's scripted expert.
+        engine: `auto` runs every cell that can be a graph on ONNX Runtime and says which cannot;
+            `torch` runs all of them eagerly; or the folder of an exported engine.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
         keep: keep ratios in (0, 1], separated by commas.
         episodes: episodes per cell.
@@ -63,6 +65,7 @@ class Rollout:
 
     suite: str = "tabletop"
     policy: str = "mini"
+    engine: str = "auto"
     method: str = "vla_pruner"
     keep: str = "0.25"
     episodes: int = 50
@@ -95,12 +98,14 @@ def run(config: Rollout) -> int:
         RolloutError: when the run could not go on; what was finished is kept and written.
         IdlePrunerError: when a pruner never ran.
     """
+    from leanvla.commands.rollout_engine import with_engines
     from leanvla.commands.rollout_plan import check_machine, make_plan, make_spec
     from leanvla.run_folder import open_run_folder
     from sim.rollout.store import EpisodeStore
 
     plan, spec = make_plan(config), make_spec(config)
     check_machine(config)
+    spec = with_engines(config, plan, spec)
     folder = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
     spec = replace(spec, log=str(folder / "workers.log"))
     with EpisodeStore(folder / "episodes.jsonl") as store, terminate_as_interrupt():
@@ -112,7 +117,7 @@ def run(config: Rollout) -> int:
 def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) -> int:
     from leanvla.commands.rollout_results import Results
 
-    results = Results(config, plan, store)
+    results = Results(config, plan, store, spec.policy.notes)
     if len(store) == plan.episodes and results.on_disk():
         _say(f"nothing to do: all {plan.episodes} episodes are in {config.out}")
         return results.show()

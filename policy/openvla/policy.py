@@ -91,6 +91,11 @@ class OpenVLAPolicy(Contract):
         tokenizer = PromptTokenizer(folder, config)
         return cls(config, model, tokenizer, method, unnorm_key)
 
+    @property
+    def runs_on(self) -> str:
+        """Runtime, device and precision, e.g. `torch cpu float32`."""
+        return f"torch {self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
     def infer(self, observation: Observation, state: PrunerState) -> Inference:
         """Run one query.
 

@@ -15,8 +15,9 @@ from weakref import WeakSet
 import torch
 
 from pruning.adapters.errors import AdapterError
-from pruning.adapters.layout import Span, lay_out
+from pruning.adapters.layout import Encoded, Span, lay_out
 from pruning.adapters.session import Session
+from pruning.adapters.tower import NEEDS as TOWER_NEEDS
 from pruning.adapters.walk import Plan, Walk
 from pruning.adapters.zone import Zone, decode_mask, hidden_of, replaced
 from pruning.runtime import Pruner
@@ -51,12 +52,10 @@ class Prompt(NamedTuple):
     Attributes:
         masks: per kind of picture, where its tokens are.
         real: False at padding.
-        causal: False when all of the prompt sees all of it.
     """
 
     masks: list[Bool[np.ndarray, "b s"]]
     real: Bool[Tensor, "b s"]
-    causal: bool
 
 
 @dataclass
@@ -107,11 +106,12 @@ class HookSession(Session):
             )
         pruner = Pruner(method, len(decoder.layers), causal=True)
         deep = family.reads_deep(self.core)
-        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep)
+        tower = family.tower(self.core) if method.needs & TOWER_NEEDS else None
+        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep, tower)
         self.decoder = decoder
         self._stack: ExitStack | None = None
         self._prompt: Prompt | None = None
-        self._encoded: dict[int, list[Span]] = {}
+        self._encoded: dict[int, Encoded] = {}
         self._walk: Walk | None = None
         self._step: Step | None = None
 
@@ -159,6 +159,8 @@ class HookSession(Session):
             attention = self.family.attention(plan.layers[index])
             for name, module in zip("qk", self.family.taps(attention), strict=True):
                 on(module.register_forward_hook(self._tap(name)))
+        if plan.tower is not None:
+            plan.tower.listen(on)
         if "transition" in self.method.needs:
             for layer in plan.layers[plan.pruner.cut - 1 : max(plan.cuts)]:
                 for module in (self.family.attention(layer), layer.mlp):
@@ -181,8 +183,9 @@ class HookSession(Session):
             return
         for kind, output in enumerate((inputs.get("mm_encoder_outputs") or {}).values()):
             pictures = self.family.pictures(output)
-            self._encoded.setdefault(kind, [Span(len(picture)) for picture in pictures])
-        self._prompt = Prompt(masks, real, self.family.causal(inputs))
+            whole = Encoded([Span(len(picture)) for picture in pictures], {})
+            self._encoded.setdefault(kind, whole)
+        self._prompt = Prompt(masks, real)
 
     def _continue(self, cache: Any, inputs: dict[str, Any]) -> None:
         if any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos")):
@@ -220,12 +223,13 @@ class HookSession(Session):
         prompt, self._prompt = self._prompt, None
         if prompt is None:
             return
-        rows = lay_out(
-            prompt.real.numpy(),
-            [(mask, self._encoded.get(kind, [])) for kind, mask in enumerate(prompt.masks)],
-        )
+        nothing = Encoded([], {})
+        encoded = [self._encoded.get(kind, nothing) for kind in range(len(prompt.masks))]
         self._encoded = {}
-        self._walk = Walk(self.plan, rows, prompt.real, prompt.causal, self.counts.prefills)
+        kinds = zip(prompt.masks, (one.spans for one in encoded), strict=True)
+        rows = lay_out(prompt.real.numpy(), list(kinds))
+        seed = self.counts.prefills
+        self._walk = Walk(self.plan, rows, prompt.real, [one.tower for one in encoded], seed)
         self._walk.embeds = kwargs["inputs_embeds"].detach()
 
     def _encoder(self, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -234,8 +238,11 @@ class HookSession(Session):
         @functools.wraps(original)
         def encode(*args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
-            inputs = inspect.signature(original).bind_partial(*args, **kwargs).arguments
-            self._encoded[kind] = self.family.spans(kind, inputs, self.family.pictures(output))
+            bound = inspect.signature(original).bind_partial(*args, **kwargs)
+            inputs = {**bound.arguments, "kind": kind}
+            spans = self.family.spans(self.core, kind, inputs, self.family.pictures(output))
+            seen = {} if self.plan.tower is None else self.plan.tower.read(inputs)
+            self._encoded[kind] = Encoded(spans, seen)
             return output
 
         return encode

@@ -21,7 +21,7 @@ from pruning.adapters.zone import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jaxtyping import Bool, Float, Int64
     from torch import Tensor
@@ -78,6 +78,8 @@ class Walk:
         rows: where text and pictures lie.
         real: False at padding, `[b, s]`, on the host.
         tower: per kind of picture, what the tower shows of every token.
+        memory: what the first cut of the last prefill with this prompt remembered, by group of
+            views; changed in place.
         seed: for methods that draw.
     """
 
@@ -87,9 +89,11 @@ class Walk:
         rows: list[Row],
         real: Bool[Tensor, "b s"],
         tower: list[dict[str, Tensor]],
+        memory: dict[int, Mapping[str, Tensor]],
         seed: int,
     ) -> None:
-        self.plan, self.rows, self.real, self.tower, self.seed = plan, rows, real, tower, seed
+        self.plan, self.rows, self.real, self.tower = plan, rows, real, tower
+        self.memory, self.seed = memory, seed
         self.length, self.causal = real.shape[1], True
         self.layer = 0
         self.zones: list[Zone] = []
@@ -242,9 +246,13 @@ class Walk:
         stage, needs = pruner.stages[number], pruner.method.stage_needs(number)
         seen = {at: look(self, at, needs) for at, row in enumerate(self.rows) if row.views}
         chosen = []
-        for views in groups_of(self.rows, alone=pruner.method.adaptive):
-            ctx = context(self, views, number, stage, seen, seed=self.seed)
-            chosen.append((views, pruner.select(ctx)))
+        for at, views in enumerate(groups_of(self.rows, alone=pruner.method.adaptive)):
+            memory = {} if number else self.memory.get(at, {})
+            ctx = context(self, views, number, stage, seen, seed=self.seed, memory=memory)
+            selection = pruner.select(ctx)
+            if not number:
+                self.memory[at] = selection.memory
+            chosen.append((views, selection))
         return chosen
 
     def _apply(self, x: Tensor, chosen: Sequence[tuple[list[View], Selection]]) -> Tensor:

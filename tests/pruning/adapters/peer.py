@@ -36,12 +36,17 @@ def view_slots(drawn: list[Drawn], inputs: dict[str, Any], tokens: tuple[int, ..
 
 def full_attention(model: Any, inputs: dict[str, Any], layer: int) -> torch.Tensor:
     """The whole matrix of one layer, mean over heads, `[b, s, s]`."""
+    return by_head(model, inputs, layer).mean(1)
+
+
+def by_head(model: Any, inputs: dict[str, Any], layer: int) -> torch.Tensor:
+    """The whole matrices of one layer, `[b, h, s, s]`."""
     model.set_attn_implementation("eager")
     try:
         out = model(**inputs, output_attentions=True, use_cache=False)
     finally:
         model.set_attn_implementation("sdpa")
-    return out.attentions[layer].float().mean(1)
+    return out.attentions[layer].float()
 
 
 def best(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -62,3 +65,32 @@ def test_what_cannot_be_pruned_says_so(model: torch.nn.Module) -> None:
         model(**batch(CASE, samples(CASE, 1)))
         with pytest.raises(AdapterError, match="being pruned already"):
             prune(model, FastV(keep=1)).start()
+
+
+@torch.inference_mode()
+def test_memory_lasts_as_long_as_the_prompt(model: torch.nn.Module) -> None:
+    """Wrappers that remember do so from frame to frame of one question."""
+    first, other = batch(CASE, samples(CASE, 2)), batch(CASE, samples(CASE, 2, seed=5))
+    moved = {**first, "pixel_values": other["pixel_values"]}
+    with prune(model, "reuse:cosine=-1+divprune", keep=0.25) as session:
+        model(**first)
+        kept = session.kept
+        model(**moved)
+        assert lists(session.kept) == lists(kept)
+        model(**other)
+        fresh = session.kept
+    with prune(model, "divprune", keep=0.25) as session:
+        model(**other)
+        assert lists(session.kept) == lists(fresh)
+        model(**moved)
+        assert lists(session.kept) != lists(kept)
+
+
+def lists(kept: list) -> list:
+    return [[view.tolist() for view in row] for row in kept]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = "import pruning.adapters, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

@@ -34,6 +34,9 @@ _EXTRA_OF_MODULE = {
     "pyarrow": "replay",
     "transformers": "vlm",
     "rosbags": "replay",
+    "ray": "sweep",
+    "websockets": "serve",
+    "gymnasium": "gym",
     "tensorrt_rtx_bindings": "trt-rtx",
 }
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import MethodType
@@ -15,18 +14,20 @@ from weakref import WeakSet
 import torch
 
 from pruning.adapters.errors import AdapterError
-from pruning.adapters.layout import Span, lay_out
+from pruning.adapters.layout import Encoded, Span, lay_out
 from pruning.adapters.session import Session
+from pruning.adapters.timer import Timer
+from pruning.adapters.tower import NEEDS as TOWER_NEEDS
 from pruning.adapters.walk import Plan, Walk
 from pruning.adapters.zone import Zone, decode_mask, hidden_of, replaced
 from pruning.runtime import Pruner
 from pruning.transition import transition_variation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Int64
     from torch import Tensor
 
     from pruning.adapters.family import Family
@@ -49,14 +50,14 @@ class Prompt(NamedTuple):
     """A prefill whose pictures may not be encoded yet.
 
     Attributes:
+        ids: token numbers.
         masks: per kind of picture, where its tokens are.
         real: False at padding.
-        causal: False when all of the prompt sees all of it.
     """
 
+    ids: Int64[Tensor, "b s"]
     masks: list[Bool[np.ndarray, "b s"]]
     real: Bool[Tensor, "b s"]
-    causal: bool
 
 
 @dataclass
@@ -107,11 +108,15 @@ class HookSession(Session):
             )
         pruner = Pruner(method, len(decoder.layers), causal=True)
         deep = family.reads_deep(self.core)
-        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep)
+        tower = family.tower(self.core) if method.needs & TOWER_NEEDS else None
+        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep, tower)
         self.decoder = decoder
         self._stack: ExitStack | None = None
+        self._timer = Timer()
         self._prompt: Prompt | None = None
-        self._encoded: dict[int, list[Span]] = {}
+        self._encoded: dict[int, Encoded] = {}
+        self._asked: Tensor | None = None
+        self._memory: dict[int, Mapping[str, Tensor]] = {}
         self._walk: Walk | None = None
         self._step: Step | None = None
 
@@ -121,7 +126,7 @@ class HookSession(Session):
             return
         if self.core in _pruned:
             raise AdapterError("the model is being pruned already: leave that session first")
-        self.plan.pruner.calls = 0
+        self.plan.pruner.calls, self._timer = 0, Timer()
         self.counts.tokens_in = [0] * len(self.plan.layers)
         self.counts.tokens_out = [0] * len(self.plan.layers)
         with ExitStack() as stack:
@@ -133,7 +138,8 @@ class HookSession(Session):
     def stop(self) -> None:
         """Take the hooks off."""
         self._forget()
-        self._encoded = {}
+        self._encoded, self._memory, self._asked = {}, {}, None
+        self.counts.selection_ms = self._timer.total_ms()
         if self._stack is not None:
             self._stack.close()
             self._stack = None
@@ -159,6 +165,8 @@ class HookSession(Session):
             attention = self.family.attention(plan.layers[index])
             for name, module in zip("qk", self.family.taps(attention), strict=True):
                 on(module.register_forward_hook(self._tap(name)))
+        if plan.tower is not None:
+            plan.tower.listen(on)
         if "transition" in self.method.needs:
             for layer in plan.layers[plan.pruner.cut - 1 : max(plan.cuts)]:
                 for module in (self.family.attention(layer), layer.mlp):
@@ -171,6 +179,10 @@ class HookSession(Session):
         if args:
             inputs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         cache = inputs.get("past_key_values")
+        if getattr(cache, "is_compileable", False):
+            raise AdapterError(
+                "a static cache has as many slots in every layer: leave cache_implementation out"
+            )
         if cache is not None and cache.get_seq_length():
             self._continue(cache, inputs)
             return
@@ -181,8 +193,9 @@ class HookSession(Session):
             return
         for kind, output in enumerate((inputs.get("mm_encoder_outputs") or {}).values()):
             pictures = self.family.pictures(output)
-            self._encoded.setdefault(kind, [Span(len(picture)) for picture in pictures])
-        self._prompt = Prompt(masks, real, self.family.causal(inputs))
+            whole = Encoded([Span(len(picture)) for picture in pictures], {})
+            self._encoded.setdefault(kind, whole)
+        self._prompt = Prompt(ids, masks, real)
 
     def _continue(self, cache: Any, inputs: dict[str, Any]) -> None:
         if any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos")):
@@ -220,12 +233,15 @@ class HookSession(Session):
         prompt, self._prompt = self._prompt, None
         if prompt is None:
             return
-        rows = lay_out(
-            prompt.real.numpy(),
-            [(mask, self._encoded.get(kind, [])) for kind, mask in enumerate(prompt.masks)],
-        )
+        nothing = Encoded([], {})
+        encoded = [self._encoded.get(kind, nothing) for kind in range(len(prompt.masks))]
         self._encoded = {}
-        self._walk = Walk(self.plan, rows, prompt.real, prompt.causal, self.counts.prefills)
+        kinds = zip(prompt.masks, (one.spans for one in encoded), strict=True)
+        rows = lay_out(prompt.real.numpy(), list(kinds))
+        if self._asked is None or not prompt.ids.equal(self._asked):
+            self._asked, self._memory = prompt.ids, {}
+        shown, seed = [one.tower for one in encoded], self.counts.prefills
+        self._walk = Walk(self.plan, rows, prompt.real, shown, self._memory, seed)
         self._walk.embeds = kwargs["inputs_embeds"].detach()
 
     def _encoder(self, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -234,8 +250,11 @@ class HookSession(Session):
         @functools.wraps(original)
         def encode(*args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
-            inputs = inspect.signature(original).bind_partial(*args, **kwargs).arguments
-            self._encoded[kind] = self.family.spans(kind, inputs, self.family.pictures(output))
+            bound = inspect.signature(original).bind_partial(*args, **kwargs)
+            inputs = {**bound.arguments, "kind": kind}
+            spans = self.family.spans(self.core, kind, inputs, self.family.pictures(output))
+            seen = {} if self.plan.tower is None else self.plan.tower.read(inputs)
+            self._encoded[kind] = Encoded(spans, seen)
             return output
 
         return encode
@@ -243,10 +262,9 @@ class HookSession(Session):
     def _before(self, index: int) -> Callable[..., Any]:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if self._walk is not None:
-                start = time.perf_counter()
-                x = self._walk.enter_layer(index, args[0], kwargs)
-                if index in self.plan.cuts:
-                    self.counts.selection_ms += (time.perf_counter() - start) * 1e3
+                cuts = index in self.plan.cuts
+                with self._timer.on(args[0].device) if cuts else nullcontext():
+                    x = self._walk.enter_layer(index, args[0], kwargs)
                 return (x, *args[1:]), kwargs
             if self._step is not None:
                 return args, self._adapted(self._step, index, args[0], kwargs)
@@ -312,7 +330,7 @@ class HookSession(Session):
             return
         counts = self.counts
         counts.prefills += 1
-        counts.calls = self.plan.pruner.calls
+        counts.calls, counts.selection_ms = self.plan.pruner.calls, self._timer.known_ms
         for into, of in ((counts.tokens_in, walk.tokens_in), (counts.tokens_out, walk.tokens_out)):
             into[:] = [total + tokens for total, tokens in zip(into, of, strict=False)]
         self.kept = walk.kept()

@@ -26,7 +26,8 @@ class Counts:
         prefills: forward passes in which visual tokens left.
         passes_without_vision: prefills that had no visual token.
         decode_steps: forward passes on a cache that a prefill had pruned.
-        selection_ms: time of scores and selections, milliseconds.
+        selection_ms: time of scores, selections and gathers, milliseconds; on an accelerator
+            complete after leaving.
         tokens_in: real tokens before each decoder layer's door, summed over `prefills`.
         tokens_out: real tokens that each layer computed.
     """

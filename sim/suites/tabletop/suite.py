@@ -15,6 +15,7 @@ from sim.suites.base import EpisodeStart, StepResult
 from sim.suites.tabletop.control import Controller
 from sim.suites.tabletop.expert import PUSH_FAR, expert_action
 from sim.suites.tabletop.layout import ARM_POSE, lane_is_free, sample_layout
+from sim.suites.tabletop.phase import phase_of
 from sim.suites.tabletop.scene import TabletopEnv, apply_layout
 from sim.suites.tabletop.spec import RATE_HZ, VIEWS, tabletop_spec
 from sim.suites.tabletop.state import Probe
@@ -183,6 +184,16 @@ class Tabletop:
         instance, names = self._probe.instances(self._layout)
         return np.append(instance, 0).astype(np.int32)[geoms], names
 
+    def roles(self) -> dict[str, str]:
+        """The target, the gripper, and the receptacle of `put` and `stack`."""
+        names = {"object": f"{self._task.colour}_{self._task.shape}", "gripper": "gripper"}
+        receptacle = receptacle_of(self._task)
+        return names if receptacle is None else {**names, "goal": receptacle}
+
+    def phase(self) -> str:
+        """What the task asks for now, see `sim.suites.tabletop.phase`."""
+        return phase_of(self._task, self.snapshot())
+
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """One frame of a view at another size, for videos."""
         return self._renderer.frame(self._data, view, size)
@@ -199,7 +210,7 @@ class Tabletop:
         return np.concatenate([self._controller.grip, [self._steps], state])
 
     def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
-        """Return to a state that `save_state` gave earlier in this same episode."""
+        """Return to a state that `save_state` gave in an episode of the same seed."""
         self._controller.grip = state[:2].copy()
         self._steps = int(state[2])
         mujoco.mj_setState(self._model, self._data, state[3:], _FULL_STATE)

@@ -35,13 +35,15 @@ def test_held_out_scenes_are_drawn_when_they_are_missing(
 ) -> None:
     data = tmp_path / "data"
     words = ["vlm", "--model", str(small_model), "--data", str(data), "--out", str(tmp_path / "o")]
-    words += ["--tasks", "scene_qa,needle", "--limit", "2", "--method", "divprune", "--json"]
+    words += ["--tasks", "scene_qa,needle", "--limit", "2", "--method", "divprune,quota+divprune"]
+    words += ["--json"]
     assert main(words) == 0
     said = capsys.readouterr()
     assert "drawing held-out scenes" in said.err
     runs = {(r["task"], r["method"]): r for r in json.loads(said.out)["runs"]}
     assert runs["scene_qa", "divprune"]["retention"]["precision_omega"] is not None
     assert runs["needle", "divprune"]["tokens"]["visual"] == 4 * 256
+    assert runs["needle", "quota+divprune"]["tokens"]["kept"] == 256
     assert list(runs["needle", "dense"]["figures"]) == ["needle_single_4s"]
     (length,) = runs["needle", "dense"]["lengths"]
     assert (length["seconds"], length["questions"]) == (4.0, 1)

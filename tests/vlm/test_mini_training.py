@@ -136,15 +136,15 @@ def test_training_learns_goes_on_and_ends_the_same(data, tmp_path: Path) -> None
 
 
 def test_the_loss_falls(data, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, stages=(Stage(400, 4, 2, 3e-3),), shares={"image": 1.0})
+    recipe = replace(RECIPE, stages=(Stage(400, 4, 2, 4e-3),), shares={"image": 1.0})
     trainer = Trainer(Job(recipe, tmp_path, changes=SMALL), 0, 0, None)
     losses = []
-    for _ in range(60):
+    for _ in range(40):
         losses.append(trainer.advance(data))
         trainer.step += 1
     for name in ("answer", "patch", "pointing"):
         values = [float(getattr(one, name)) for one in losses]
-        assert np.mean(values[-10:]) < 0.8 * np.mean(values[:5]), name
+        assert np.mean(values[-8:]) < 0.85 * np.mean(values[:5]), name
 
 
 def test_packing_keeps_to_its_length_and_labels_answers_alone() -> None:

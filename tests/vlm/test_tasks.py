@@ -137,7 +137,8 @@ def test_a_published_copy_is_read_and_scored(root: Path, name: str) -> None:
     assert len({question.id for question in questions}) == count
     task = find_task(name)
     assert task.score(said, first) == pytest.approx(1.0)
-    assert task.score("perhaps a giraffe", first) < 0.5
+    wrong = "There is no such thing" if name == "pope" else "perhaps a giraffe"
+    assert task.score(wrong, first) < 0.5
     for question in questions:
         pictures = question.media.load()
         assert 1 <= len(pictures) <= question.media.count

@@ -10,7 +10,9 @@ import pytest
 
 from leanvla.cli import main
 from leanvla.commands import scene_qa
+from tests.vlm.small import SMALL
 from vlm.tasks.registry import find_task
+from vlm.training import mini
 from vlm.training.recipe import Recipe, Stage
 from vlm.types import ReadOptions
 
@@ -58,6 +60,8 @@ def test_training_writes_a_model_that_answers(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr("vlm.training.recipe.MINI", TINY)
+    monkeypatch.setattr(mini, "TOWER", {**mini.TOWER, **SMALL["tower"]})
+    monkeypatch.setattr(mini, "DECODER", {**mini.DECODER, **SMALL["decoder"]})
     out = tmp_path / "train"
     words = ["train-vlm", "--data", str(squares / "scene_qa/heldout"), "--out", str(out)]
     assert main([*words, "--workers", "1"]) == 0

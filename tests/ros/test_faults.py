@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 
@@ -102,6 +103,26 @@ def test_a_second_publisher_stops_the_robot_and_refuses_activation(robot):
     assert again.end() == 3
     for publisher in (rival, other):
         robot.node.destroy_publisher(publisher)
+
+
+def test_behind_a_refusal_policy_and_guard_begin_from_rest_together(robot):
+    """In overlap the policy never rests by itself: unheard, every next command would be a leap."""
+    gentle = {"velocity": 1.0, "acceleration": 0.5, "jerk": 20.0}
+    robot.edit(execution__mode="overlap", command__latch_after=10_000, limits__linear=gentle)
+    diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
+    robot.chain()
+
+    def at_speed() -> bool:
+        return max(robot.lately(), default=0.0) > 0.09
+
+    wait_for(at_speed, what="full speed, which takes several periods from rest")
+    rival = robot.node.create_publisher(TwistStamped, "/leanvla/command", 1)
+    robot.stays_still()
+    robot.node.destroy_publisher(rival)
+    wait_for(at_speed, 20.0, "full speed again")
+    wait_for(lambda: "overridden" in str(diagnostics[-3:]), what="the policy's own word")
+    speeds = [message.twist.linear.x for _, message in robot.commands]
+    assert max(abs(b - a) for a, b in itertools.pairwise(speeds) if b) < 0.026
 
 
 def test_what_does_not_fit_refuses_to_configure_with_both_sides(robot):

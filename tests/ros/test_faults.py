@@ -39,7 +39,7 @@ def test_a_frozen_policy_process_is_silence(robot):
 
 
 def test_inference_that_hangs_ends_in_the_error_state_and_the_process_can_be_ended(robot):
-    robot.edit(execution__hang_s=1.0)
+    robot.edit(execution__deadline_ms=500.0, execution__hang_s=1.0)
     _, node = robot.chain("Hanging")
     robot.stays_still()
     node.says("in error state: inference hangs: no answer in 1 s")

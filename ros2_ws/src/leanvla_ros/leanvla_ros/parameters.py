@@ -68,7 +68,7 @@ SIM_NODE: dict[str, Parameter] = {
     "max_steps": Parameter(0, "Control steps of an episode; 0 takes the suite's.", 0, 100_000),
     "speed": Parameter(1.0, "Simulated seconds per second, at most.", 0.05, 20.0),
     "lockstep": Parameter(
-        True, "Time waits for the command of each instant; false goes on like a real robot's."
+        True, "Time waits while the policy thinks; false goes on like a real robot's."
     ),
     "out": Parameter("", "File for the episodes' results, JSON; empty writes none."),
 }

@@ -338,7 +338,7 @@ class PolicyNode(LifecycleNode):
             session = self._session
             if not self._open or session is None:
                 return
-            self._publish(session.tick(now(self)))
+            self._publish(session.period(now(self)))
             if session.hung:
                 self._crash = session.fault
         if self._worker is not None:

@@ -29,6 +29,7 @@ class Verb(NamedTuple):
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
     "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
+    "record": Verb("record", "Record", "record a running robot's topics (needs rclpy)"),
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),

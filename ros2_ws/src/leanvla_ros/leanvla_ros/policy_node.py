@@ -158,8 +158,9 @@ class PolicyNode(LifecycleNode):
 
     def _hindrance(self, contract: Contract) -> str:
         command = contract.command
-        # The guard listens twice: to the commands, and for the liveliness of who gives them.
-        if not self.count_subscribers(command.topic):
+        # Others may listen too, a recorder for one; only a guard also speaks behind.
+        listened = self.count_subscribers(command.topic)
+        if not listened or not self.count_publishers(command.guarded_topic):
             return f"no guard listens on {command.topic}: start guard_node"
         for topic in (command.topic, command.guarded_topic):
             others = self.count_publishers(topic)

@@ -9,6 +9,7 @@ import time
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
 
 from tests.ros.robot import POLICIES, wait_for
 
@@ -98,9 +99,11 @@ def test_a_second_publisher_stops_the_robot_and_refuses_activation(robot):
     node.signal(signal.SIGTERM)
     node.end()
     other = robot.node.create_publisher(TwistStamped, robot.contract.command.guarded_topic, 1)
-    again = robot.start("policy_node", policy=f"{POLICIES}:Steady", guard_timeout_s=2.0)
+    again = robot.start("policy_node", policy=f"{POLICIES}:Steady", autostart=False)
+    # Whoever answers has discovered this node, and with it its publishers.
+    assert robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert not robot.transition(Transition.TRANSITION_ACTIVATE)
     again.says("cannot activate: 2 publishers on")
-    assert again.end() == 3
     for publisher in (rival, other):
         robot.node.destroy_publisher(publisher)
 

@@ -7,6 +7,7 @@ Commands go to the guard, never to the robot.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -93,6 +94,8 @@ class PolicyNode(LifecycleNode):
         for rung in self._ladder:
             text = f"rung {rung.method}:{rung.keep:g} is warm, {rung.warm_ms:.1f} ms per query"
             self.get_logger().info(text)
+        gc.collect()
+        gc.freeze()  # a collection that walks a whole policy would hold a command up
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -133,6 +136,7 @@ class PolicyNode(LifecycleNode):
         """Forget the robot and free the policy."""
         self._disconnect()
         self._ladder = None
+        gc.unfreeze()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -28,13 +28,18 @@ class Verb(NamedTuple):
 
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
+    "sweep": Verb("sweep", "Sweep", "many rollouts into one store, on one machine or many"),
     "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),
+    "vlm": Verb("vlm", "VlmConfig", "benchmark a vision-language model, dense and pruned"),
+    "train-vlm": Verb("train_vlm", "TrainVlm", "train a small vision-language model"),
+    "scene-qa": Verb("scene_qa", "SceneQa", "draw pictures, clips and questions with true answers"),
     "suites": Verb("suites", "Suites", "list the suites, install what a benchmark needs"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),
+    "serve": Verb("serve", "Serve", "a policy on a websocket, for robots that run elsewhere"),
     "export": Verb("export", "Export", "turn a policy into an engine that runs without torch"),
     "verify": Verb("verify", "Verify", "compare an engine with the model it was made from"),
     "profile": Verb("profile", "Profile", "where a query's time goes, dense and pruned"),

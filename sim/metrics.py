@@ -8,7 +8,7 @@ episodes were interleaved with the pruned ones.
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from policy.types import PHASE_ABOVE_CUT, PHASE_BELOW_CUT, PHASES
 from pruning.ceiling import speedup_ceiling
@@ -17,9 +17,6 @@ from sim.statistics import paired_difference, percentile, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from sim.rollout.runner import Plan
-    from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
 
@@ -30,10 +27,27 @@ class IdlePrunerError(RuntimeError):
     exit_code = 1
 
 
-def summarise(plan: Plan, store: EpisodeStore, *, suite: str, policy: str) -> dict[str, Any]:
+class Grid(Protocol):
+    """Whatever names the cells of a run; `sim.rollout.runner.Plan` does."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Squares of the grid."""
+        ...
+
+
+class Episodes(Protocol):
+    """Whatever holds finished episodes; `sim.rollout.store.EpisodeStore` does."""
+
+    def of(self, cell: Cell) -> list[EpisodeRecord]:
+        """The episodes of a cell, by seed."""
+        ...
+
+
+def summarise(plan: Grid, store: Episodes, *, suite: str, policy: str) -> dict[str, Any]:
     """The content of `metrics.json`; cells without a finished episode are absent."""
     episodes = {cell: store.of(cell) for cell in plan.cells}
-    dense = episodes[Cell(DENSE, 1.0)]
+    dense = store.of(Cell(DENSE, 1.0))
     return {
         "schema": SCHEMA,
         "runs": [
@@ -71,6 +85,8 @@ def _summarise_cell(
     successes = _successes(judged)
     latency, dense_latency = _latency(judged), _latency(dense_judged)
     seconds = sum(record.seconds for record in judged)
+    engine = _engines(judged)
+    same = len(engine) < 2 and engine == _engines(dense_judged)
     return {
         "method": cell.method,
         "keep": cell.keep,
@@ -85,8 +101,10 @@ def _summarise_cell(
         "query_latency_ms": latency,
         "phase_latency_ms": _phases(judged),
         "dense_query_latency_ms": dense_latency,
-        "speedup_p50": _ratio(dense_latency["p50"], latency["p50"]),
-        "speedup_ceiling": _ceiling(judged, dense_judged),
+        "engine": ", ".join(engine) or None,
+        # Two runtimes are two speeds: their ratio would say nothing of pruning.
+        "speedup_p50": _ratio(dense_latency["p50"], latency["p50"]) if same else None,
+        "speedup_ceiling": _ceiling(judged, dense_judged) if same else None,
         "steps_per_s": _ratio(sum(record.steps for record in judged), seconds),
         "tokens": _tokens(judged),
         "pruner": {
@@ -97,6 +115,11 @@ def _summarise_cell(
         "render_profile": next((record.render_profile for record in judged), None),
         "reused_from": records[0].reused_from,
     }
+
+
+def _engines(records: Iterable[EpisodeRecord]) -> list[str]:
+    """What ran these episodes."""
+    return sorted({record.engine for record in records} - {""})
 
 
 def _judged(records: Iterable[EpisodeRecord]) -> list[EpisodeRecord]:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError
+from engines.manifest import sha256
 from engines.tensorrt.contents import Contents, Tensor, dtype_name, walk
 from engines.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, find_library
 from engines.tensorrt.options import BuildOptions, Profile, check_options
+from engines.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +38,9 @@ class BuildReport:
         profiles: names of the profiles, in the order of their indices.
         plan_bytes: size of the plan.
         plan_sha256: hash of the plan.
-        onnx_sha256: hash of the graph's file; weights beside it are not in it.
+        onnx_sha256: hash of the graph's file.
+        weights_sha256: hash of the weights beside it; empty when it holds its own.
+        version_compatible: later versions of the library load it, too.
         build_s: how long the build took.
         decomposed_attention: attention operations that were taken apart.
         warnings: what the library said.
@@ -50,6 +54,8 @@ class BuildReport:
     plan_bytes: int
     plan_sha256: str
     onnx_sha256: str
+    weights_sha256: str
+    version_compatible: bool
     build_s: float
     decomposed_attention: int
     warnings: tuple[str, ...]
@@ -94,7 +100,7 @@ class _Build:
         if built is None:
             raise EngineError(f"{self.onnx}: {self.library} cannot build it: {self.log.last()}")
         self._keep_timings()
-        content = memoryview(built)
+        content, weights = memoryview(built), self.onnx.parent / WEIGHTS
         write_bytes(plan, content)
         return BuildReport(
             library=self.library.name,
@@ -104,7 +110,9 @@ class _Build:
             profiles=tuple(profile.name for profile in self.options.profiles),
             plan_bytes=content.nbytes,
             plan_sha256=hashlib.sha256(content).hexdigest(),
-            onnx_sha256=hashlib.sha256(self.onnx.read_bytes()).hexdigest(),
+            onnx_sha256=sha256(self.onnx),
+            weights_sha256=sha256(weights) if weights.is_file() else "",
+            version_compatible=self.options.version_compatible,
             build_s=took,
             decomposed_attention=decomposed,
             warnings=tuple(self.log.warnings),

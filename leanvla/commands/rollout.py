@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.rollout.worker import WorkerSpec
 
 # How a run is carried out or shown; may differ when it is resumed.
-NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact")
+NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact", "truth")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Rollout:
     Attributes:
         suite: suite of tasks.
         policy: packaged policy, checkpoint folder, or `expert` for the suite's scripted expert.
+        engine: `auto` runs every cell that can be a graph on ONNX Runtime and says which cannot;
+            `torch` runs all of them eagerly; or the folder of an exported engine.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
         keep: keep ratios in (0, 1], separated by commas.
         episodes: episodes per cell.
@@ -56,11 +58,14 @@ class Rollout:
         record: folder that takes one MCAP bag per episode, for `leanvla replay`; every control step
             is rendered then.
         redact: what is done to recorded pictures: `none`, `mosaic`, or `drop`.
+        truth: record what every query kept of the object, the gripper and the goal, by the
+            simulator's segmentation; for `leanvla report`. Renders every look once more.
         json: print `metrics.json` instead of the table.
     """
 
     suite: str = "tabletop"
     policy: str = "mini"
+    engine: str = "auto"
     method: str = "vla_pruner"
     keep: str = "0.25"
     episodes: int = 50
@@ -80,6 +85,7 @@ class Rollout:
     rerun: Path | None = None
     record: Path | None = None
     redact: Literal["none", "mosaic", "drop"] = "none"
+    truth: bool = False
     json: bool = False
 
 
@@ -92,15 +98,17 @@ def run(config: Rollout) -> int:
         RolloutError: when the run could not go on; what was finished is kept and written.
         IdlePrunerError: when a pruner never ran.
     """
+    from leanvla.commands.rollout_engine import with_engines
     from leanvla.commands.rollout_plan import check_machine, make_plan, make_spec
     from leanvla.run_folder import open_run_folder
     from sim.rollout.store import EpisodeStore
 
     plan, spec = make_plan(config), make_spec(config)
     check_machine(config)
+    spec = with_engines(config, plan, spec)
     folder = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
     spec = replace(spec, log=str(folder / "workers.log"))
-    with EpisodeStore(folder / "episodes.jsonl") as store, _terminate_as_interrupt():
+    with EpisodeStore(folder / "episodes.jsonl") as store, terminate_as_interrupt():
         if store.notice:
             _say(store.notice)
         return _work(config, plan, spec, store)
@@ -109,7 +117,7 @@ def run(config: Rollout) -> int:
 def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) -> int:
     from leanvla.commands.rollout_results import Results
 
-    results = Results(config, plan, store)
+    results = Results(config, plan, store, spec.policy.notes)
     if len(store) == plan.episodes and results.on_disk():
         _say(f"nothing to do: all {plan.episodes} episodes are in {config.out}")
         return results.show()
@@ -143,7 +151,7 @@ def _roll(
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """SIGTERM (a scheduler's time limit) ends a run like Ctrl-C: with everything kept."""
 
     def interrupt(*_: object) -> None:

@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
+from leanvla.commands.rollout_checks import check_served
 from leanvla.errors import EnvironmentFault, UsageError
+from policy.serve.address import is_address
 from pruning.registry import make_method
 from sim.rollout.runner import Plan, grid
 from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
@@ -51,6 +53,8 @@ def make_spec(config: Rollout) -> WorkerSpec:
         PolicyNameError: for an unknown policy; it lists the packaged ones and the nearest.
     """
     _check_suite(config)
+    if config.truth and config.policy == EXPERT:
+        raise UsageError("--truth: the expert is no model, it keeps no tokens")
     policy_options: dict[str, Any] = {}
     if config.policy != EXPERT and ":" not in config.policy:
         from policy.registry import resolve_policy
@@ -66,6 +70,7 @@ def make_spec(config: Rollout) -> WorkerSpec:
         deadlines=Deadlines(request=config.sim_timeout),
         record=None if config.record is None else str(config.record),
         redact=config.redact,
+        truth=config.truth,
     )
 
 
@@ -80,8 +85,8 @@ def check_machine(config: Rollout) -> None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
     if config.record is not None:
         _check_record(config)
-    if _needs_torch(config) and importlib.util.find_spec("torch") is None:
-        raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
+    if is_address(config.policy):
+        check_served(config, make_plan(config).cells)
     if config.rerun is not None:
         from sim.rerun_log import check_rerun
 
@@ -97,14 +102,6 @@ def check_machine(config: Rollout) -> None:
     gl = check_gl()
     if not gl.ok:
         raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")
-
-
-def _needs_torch(config: Rollout) -> bool:
-    """An engine, the expert and a policy of the user's own bring what they need."""
-    from policy.registry import is_engine, resolve_policy
-
-    own = config.policy == EXPERT or ":" in config.policy
-    return not own and not is_engine(resolve_policy(config.policy))
 
 
 def _check_rungs(config: Rollout, methods: list[Method]) -> None:
@@ -149,12 +146,14 @@ def _check_suite(config: Rollout) -> None:
         return
     from sim.demos import EVAL_SEED_LIMIT
     from sim.render import get_profile
-    from sim.suites import SUITES, unknown_suite
+    from sim.suites import SUITES, suite_spec, unknown_suite
 
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
     if config.render_profile is not None:
         get_profile(config.render_profile)
+    if config.truth and not suite_spec(config.suite).roles:
+        raise UsageError(f"--truth: suite {config.suite} does not say what its views show")
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from policy.types import Timing
 from sim.rollout.match import adapt_actions, match
 from sim.rollout.simulator import FILM_EVERY
-from sim.rollout.types import Beat, EpisodeRecord, Frame, Job, Recording
+from sim.rollout.types import Beat, EpisodeRecord, Frame, Job, QueryTruth, Recording
+from sim.truth import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +29,23 @@ EXPERT_STEPS = 8  # control steps per request when the expert acts
 
 
 class Turn(NamedTuple):
-    """One query and the steps that followed it; an expert's turn has no chunk."""
+    """One query and the steps that followed it; an expert's turn has no chunk, few have truth."""
 
     advance: Advance
     timings: list[Timing]
     kept: Kept
     chunk: ActionChunk | None = None
+    truth: QueryTruth | None = None
 
 
 class Agent(Protocol):
-    """Whoever decides: a policy, or the suite's scripted expert."""
+    """Whoever decides: a policy, or the suite's scripted expert.
+
+    Attributes:
+        engine: what runs it; empty when it does not tell.
+    """
+
+    engine: str
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """A new episode begins."""
@@ -67,10 +75,15 @@ class PolicyAgent:
         policy: the policy.
         execute: control steps executed of each chunk; None asks the policy, then the chunk.
         watch: look between the steps, too; for recordings.
+        truth: set kept tokens beside the simulator's segmentation.
     """
 
-    def __init__(self, policy: Policy, execute: int | None, *, watch: bool = False) -> None:
-        self._policy, self._watch = policy, watch
+    def __init__(
+        self, policy: Policy, execute: int | None, *, watch: bool = False, truth: bool = False
+    ) -> None:
+        self._policy, self._watch, self._truth = policy, watch, truth
+        self.engine = str(getattr(policy, "runs_on", ""))
+        self._witness: Witness | None = None
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
         self._adapter: Adapter | None = None
@@ -85,6 +98,8 @@ class PolicyAgent:
         if self._choose is None:
             self._choose = match(self._policy, suite)
             self._adapter = adapt_actions(self._policy, suite)
+            if self._truth:
+                self._witness = Witness(self._policy, suite)
             self._policy.infer(self._choose(observation), self._state)
 
     def turn(self, simulator: Simulator, seen: Observation, most: int, film: int | None) -> Turn:
@@ -94,12 +109,18 @@ class PolicyAgent:
         actions = chunk.actions[: min(self._execute, most)]
         if self._adapter is not None:
             actions = self._adapter.convert(actions)
+        truth = None
+        if self._witness is not None:
+            view_tokens = timing.visual_tokens // len(chunk.kept)
+            truth = self._witness.compare(simulator.truth(), chunk.kept, view_tokens)
         advance = simulator.advance(actions, film, watch=self._watch)
-        return Turn(advance, [timing], chunk.kept, chunk)
+        return Turn(advance, [timing], chunk.kept, chunk, truth)
 
 
 class ExpertAgent:
     """The suite's scripted expert: an upper bound that sees the simulator's truth."""
+
+    engine = ""
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """The expert lives in the suite and was reset with it."""
@@ -145,7 +166,7 @@ def run_episode(
         notes.add(turn)
         beat(Beat(job.cell, turn.timings[-1].query_ms if turn.timings else 0.0))
         seen = turn.advance.observation
-    record = notes.record(job, suite, time.perf_counter() - began)
+    record = notes.record(job, suite, agent.engine, time.perf_counter() - began)
     if tape is not None:
         tape.end(record)
     return record, notes.recording(record, suite) if job.film else None
@@ -159,6 +180,7 @@ class _Notes:
         self._opening = opening
         self._success = self._wrong = False
         self._timings: list[Timing] = []
+        self._truth: list[QueryTruth] = []
         self._frames = [Frame(0, opening.images, ())]
 
     def add(self, turn: Turn) -> None:
@@ -168,8 +190,10 @@ class _Notes:
         self._success = advance.success
         self._wrong |= advance.wrong_object
         self._timings += turn.timings
+        if turn.truth is not None:
+            self._truth.append(turn.truth)
 
-    def record(self, job: Job, suite: SuiteSpec, seconds: float) -> EpisodeRecord:
+    def record(self, job: Job, suite: SuiteSpec, engine: str, seconds: float) -> EpisodeRecord:
         start, spoken = self._opening.start, self._opening.observation.instruction
         timings = self._timings
         return EpisodeRecord(
@@ -192,8 +216,11 @@ class _Notes:
             kept_sequence_tokens=[t.kept_sequence_tokens for t in timings],
             layer_sequence_tokens=[round(t.layer_sequence_tokens, 2) for t in timings],
             warmup=[i for i, t in enumerate(timings) if t.dense_warmup],
+            engine=engine,
             retries=job.attempt,
+            batch=[t.batch for t in timings] if any(t.batch > 1 for t in timings) else [],
             seconds=round(seconds, 4),
+            truth=self._truth,
         )
 
     def recording(self, record: EpisodeRecord, suite: SuiteSpec) -> Recording:

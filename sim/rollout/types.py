@@ -34,6 +34,16 @@ class RolloutError(RuntimeError):
         self.exit_code = exit_code
 
 
+class EpisodeLostError(RuntimeError):
+    """An attempt cannot be brought to its end; the next one can.
+
+    Attributes:
+        preempted: see `Lost`.
+    """
+
+    preempted = False
+
+
 class Cell(msgspec.Struct, frozen=True, order=True):
     """One square of the grid: a pruning method at a keep ratio."""
 
@@ -48,6 +58,20 @@ class Cell(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         """`dense`, or `vla_pruner @ 0.25`."""
         return DENSE if self.method == DENSE else f"{self.method} @ {self.keep:g}"
+
+
+class QueryTruth(msgspec.Struct, frozen=True):
+    """What a query kept of what mattered, by the simulator's segmentation.
+
+    Attributes:
+        phase: what the task asked for then.
+        shown: per role (`object`, `gripper`, `goal`), patches of each view that show it.
+        kept: of these, the ones that reached the last layer.
+    """
+
+    phase: str
+    shown: dict[str, list[int]]
+    kept: dict[str, list[int]]
 
 
 class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,9 +89,13 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         kept_sequence_tokens: length of the sequence behind the cut, per query.
         layer_sequence_tokens: mean length over the decoder's layers, per query.
         warmup: indices of the queries that ran dense because the history was not filled.
+        engine: what ran the policy, e.g. `onnxruntime cpu fp32`; empty when it does not tell.
         retries: attempts that were lost before this one.
         reused_from: the cell whose episode this is, when both are the same computation.
+        batch: per query, the observations that shared its forward pass, and so its `query_ms`;
+            empty when each had its own.
         seconds: wall time of the whole episode, reset and rendering included.
+        truth: per query, what it kept of what mattered; empty unless that was asked for.
     """
 
     seed: int
@@ -89,10 +117,13 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     kept_sequence_tokens: list[int] = []
     layer_sequence_tokens: list[float] = []
     warmup: list[int] = []
+    engine: str = ""
     retries: int = 0
     reused_from: str | None = None
     error: str | None = None
+    batch: list[int] = []
     seconds: float = 0.0
+    truth: list[QueryTruth] = []
 
     @property
     def cell(self) -> Cell:
@@ -108,11 +139,15 @@ class Source:
         name: the name on the command line.
         options: keyword arguments for the maker.
         method_options: further fields of the pruning method; the dense reference has none.
+        engines: by cell, the exported engine that runs it instead.
+        notes: by cell, why it has none, in words.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     method_options: Mapping[str, Any] = field(default_factory=dict)
+    engines: Mapping[Cell, str] = field(default_factory=dict)
+    notes: Mapping[Cell, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,9 +233,14 @@ class Done(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """An attempt that ended with its simulator or its worker."""
+    """An attempt that ended with its simulator or its worker.
+
+    Attributes:
+        preempted: the machine was taken away, so the attempt says nothing about the simulator.
+    """
 
     reason: str
+    preempted: bool = False
 
 
 class Fatal(NamedTuple):

@@ -14,7 +14,7 @@ from engines.weights import WEIGHTS
 from leanvla.cli import main
 from leanvla.commands.export import Export, rebuild_command
 from leanvla.commands.rollout import Rollout
-from leanvla.commands.rollout_plan import _needs_torch, make_plan
+from leanvla.commands.rollout_plan import make_plan
 from policy.registry import resolve_policy
 
 
@@ -88,12 +88,6 @@ def test_a_rollout_refuses_what_is_no_rung_before_it_starts(engine, tmp_path, ca
     assert "it has dense; vla_pruner at 0.25" in capsys.readouterr().err
     assert not out.exists()
     assert len(make_plan(Rollout(policy=str(engine), keep="0.25", episodes=1)).cells) == 2
-
-
-def test_only_a_checkpoint_needs_torch(engine):
-    assert not _needs_torch(Rollout(policy=str(engine)))
-    assert not _needs_torch(Rollout(policy="expert"))
-    assert _needs_torch(Rollout(policy="mini"))
 
 
 def test_inspect_reads_an_engine(engine, capsys):

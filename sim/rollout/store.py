@@ -108,7 +108,8 @@ def read_episodes(path: Path) -> Found:
     Raises:
         RolloutError: when a line other than the last is damaged.
     """
-    records, good = [], 0
+    records: list[EpisodeRecord] = []
+    good = 0
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, 1):
         record = _decode(line)

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pruning.base import MethodError
 from sim.attribution.bisect import Turning, Vote, turning_point, vote
 from sim.attribution.divergence import action_gap, divergence
 from sim.attribution.lab import AttributionError
@@ -128,9 +129,9 @@ def attribute(
     reference = dense.decide(start.seen, dense.fresh())
     grips = lab.suite.action.gripper != "none"
     after = path.checkpoints[min(last + 1, len(path.checkpoints) - 1)]
-    phase, views = _views(
-        lab, kind, start._replace(kept=answer.kept), dense, pruned, by_view, trials
-    )
+    start = start._replace(kept=answer.kept)
+    by_view, views_note = _usable(by_view, start, views_note)
+    phase, views = _views(lab, kind, start, dense, pruned, by_view, trials)
     return Attribution(
         kind,
         start.query,
@@ -144,13 +145,21 @@ def attribute(
         views_note,
         action_gap(answer.actions, reference.actions, grips),
         divergence(*walks, dense, lab.suite),
-        tuple(
-            lab.photograph(moment, PICTURE) for moment in (start._replace(kept=answer.kept), after)
-        ),
+        tuple(lab.photograph(moment, PICTURE) for moment in (start, after)),
         answer.view_tokens,
         lab.queries,
         time.perf_counter() - began,
     )
+
+
+def _usable(by_view: Sequence[Actor], start: Checkpoint, note: str) -> tuple[Sequence[Actor], str]:
+    """The views' actors, or none and why, when the method does more than choose."""
+    try:
+        for one in by_view:
+            one.decide(start.seen, one.fresh())
+    except MethodError as error:
+        return (), str(error)
+    return by_view, note
 
 
 def _walks(lab: Lab, record: EpisodeRecord, dense: Actor, pruned: Actor) -> tuple[Walk, Walk]:

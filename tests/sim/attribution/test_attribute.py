@@ -13,7 +13,7 @@ from sim.attribution.bisect import Vote, turning_point, vote
 from sim.attribution.divergence import action_gap
 from sim.attribution.lab import Actor, AttributionError, Lab, Trial
 from sim.rollout.types import EpisodeRecord, Source
-from tests.sim.twin_fakes import SPEC, WRONG_QUERY, CliffPolicy, CliffSuite
+from tests.sim.twin_fakes import FREEZES, JUMPS, SPEC, WRONG_QUERY, CliffPolicy, CliffSuite
 
 SEED = 5
 SUITE = Source(f"{CliffSuite.__module__}:CliffSuite")
@@ -34,8 +34,8 @@ def record(method, **more):
 
 
 def test_the_query_from_which_there_is_no_return_is_found(lab):
-    views = actor("jump"), actor("dense", 1.0)
-    found = attribute(lab, record("jump"), actor("dense", 1.0), actor("jump"), views)
+    views = actor(JUMPS), actor("dense", 1.0)
+    found = attribute(lab, record(JUMPS), actor("dense", 1.0), actor(JUMPS), views)
     assert found.kind == "no_return"
     assert (found.query, found.step, found.until_step) == (
         WRONG_QUERY,
@@ -55,7 +55,7 @@ def test_the_query_from_which_there_is_no_return_is_found(lab):
 
 
 def test_a_stall_is_told_from_a_loss_and_found_on_the_dense_path(lab):
-    found = attribute(lab, record("freeze"), actor("dense", 1.0), actor("freeze"))
+    found = attribute(lab, record(FREEZES), actor("dense", 1.0), actor(FREEZES))
     assert found.kind == "stalled"
     assert found.query == 4  # the last dense query that begins inside the stretch 0.1 ... 0.19
     assert found.views[0].vote is None
@@ -66,11 +66,11 @@ def test_a_stall_is_told_from_a_loss_and_found_on_the_dense_path(lab):
 def test_what_cannot_be_attributed_is_refused(lab):
     dense = actor("dense", 1.0)
     with pytest.raises(AttributionError, match="succeeds now"):
-        attribute(lab, record("freeze"), dense, actor("dense"))
+        attribute(lab, record(FREEZES), dense, actor("dense"))
     with pytest.raises(AttributionError, match="dense fails on this seed"):
-        attribute(lab, record("freeze"), actor("freeze"), actor("freeze"))
+        attribute(lab, record(FREEZES), actor(FREEZES), actor(FREEZES))
     with pytest.raises(AttributionError, match="another version"):
-        attribute(lab, replace(record("freeze"), init_state_hash="ff"), dense, actor("freeze"))
+        attribute(lab, replace(record(FREEZES), init_state_hash="ff"), dense, actor(FREEZES))
 
 
 def test_a_suite_that_cannot_go_back_is_refused():

@@ -18,7 +18,6 @@ from sim.statistics import paired_difference, percentile, wilson_interval
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
 SCHEMA = "leanvla.rollout/1"
 
 

@@ -103,7 +103,7 @@ def run(config: Rollout) -> int:
     check_machine(config)
     folder = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
     spec = replace(spec, log=str(folder / "workers.log"))
-    with EpisodeStore(folder / "episodes.jsonl") as store, _terminate_as_interrupt():
+    with EpisodeStore(folder / "episodes.jsonl") as store, terminate_as_interrupt():
         if store.notice:
             _say(store.notice)
         return _work(config, plan, spec, store)
@@ -146,7 +146,7 @@ def _roll(
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """SIGTERM (a scheduler's time limit) ends a run like Ctrl-C: with everything kept."""
 
     def interrupt(*_: object) -> None:

@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
+from leanvla.commands.rollout_checks import check_served
 from leanvla.errors import EnvironmentFault, UsageError
+from policy.serve.address import is_address
 from pruning.registry import make_method
 from sim.rollout.runner import Plan, grid
 from sim.rollout.types import DENSE, EXPERT, Deadlines, Source
@@ -85,6 +87,8 @@ def check_machine(config: Rollout) -> None:
         _check_record(config)
     if _needs_torch(config) and importlib.util.find_spec("torch") is None:
         raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
+    if is_address(config.policy):
+        check_served(config, make_plan(config).cells)
     if config.rerun is not None:
         from sim.rerun_log import check_rerun
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pruning.macs import layer_macs
+
 if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig, TextConfig, TowerConfig
 
@@ -42,12 +44,6 @@ class QueryMacs:
     def total(self) -> int:
         """The whole query."""
         return self.vision + self.prefill_below + self.prefill_above + self.decode + self.head
-
-
-def layer_macs(tokens: int, width: int, mlp_width: int) -> int:
-    """One decoder layer on `tokens` tokens, the papers' `4nd² + 2n²d + 3ndm`."""
-    n, d, m = tokens, width, mlp_width
-    return 4 * n * d * d + 2 * n * n * d + 3 * n * d * m
 
 
 def prefill_macs(text: TextConfig, cut: int, full: int, short: int) -> int:

@@ -208,6 +208,7 @@ class _Notes:
             layer_sequence_tokens=[round(t.layer_sequence_tokens, 2) for t in timings],
             warmup=[i for i, t in enumerate(timings) if t.dense_warmup],
             retries=job.attempt,
+            batch=[t.batch for t in timings] if any(t.batch > 1 for t in timings) else [],
             seconds=round(seconds, 4),
             truth=self._truth,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from policy.serve.address import is_address
 from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def make_policy(source: Source, cell: Cell, threads: int) -> Policy:
     """The policy that `source` names, pruned as `cell` says."""
     fields = {} if cell.method == DENSE else source.method_options
     options = {"method": cell.method, "keep": cell.keep, **source.options, **fields}
+    if is_address(source.name):
+        from policy.serve.client import ServedPolicy
+
+        return ServedPolicy(source.name, method=cell.method, keep=cell.keep)
     if ":" in source.name:
         return load_callable(source.name)(**options)
     from policy.registry import load_policy

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sim.rollout.factories import make_suite
 from sim.rollout.process import Child
+from sim.rollout.types import EpisodeLostError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 FILM_EVERY = 2  # control steps between recorded frames
 
 
-class SimulatorLostError(RuntimeError):
+class SimulatorLostError(EpisodeLostError):
     """The simulator hung, crashed or raised; the episode is lost, the next one need not be."""
 
 

@@ -34,6 +34,16 @@ class RolloutError(RuntimeError):
         self.exit_code = exit_code
 
 
+class EpisodeLostError(RuntimeError):
+    """An attempt cannot be brought to its end; the next one can.
+
+    Attributes:
+        preempted: see `Lost`.
+    """
+
+    preempted = False
+
+
 class Cell(msgspec.Struct, frozen=True, order=True):
     """One square of the grid: a pruning method at a keep ratio."""
 
@@ -81,6 +91,8 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         warmup: indices of the queries that ran dense because the history was not filled.
         retries: attempts that were lost before this one.
         reused_from: the cell whose episode this is, when both are the same computation.
+        batch: per query, the observations that shared its forward pass, and so its `query_ms`;
+            empty when each had its own.
         seconds: wall time of the whole episode, reset and rendering included.
         truth: per query, what it kept of what mattered; empty unless that was asked for.
     """
@@ -107,6 +119,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     retries: int = 0
     reused_from: str | None = None
     error: str | None = None
+    batch: list[int] = []
     seconds: float = 0.0
     truth: list[QueryTruth] = []
 
@@ -214,9 +227,14 @@ class Done(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """An attempt that ended with its simulator or its worker."""
+    """An attempt that ended with its simulator or its worker.
+
+    Attributes:
+        preempted: the machine was taken away, so the attempt says nothing about the simulator.
+    """
 
     reason: str
+    preempted: bool = False
 
 
 class Fatal(NamedTuple):

@@ -31,6 +31,7 @@ from sim.suites.tabletop.tasks import (
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
+    from sim.suites.tabletop.layout import Layout
     from sim.suites.tabletop.state import Snapshot
     from sim.suites.tabletop.tasks import Task
 
@@ -67,8 +68,13 @@ class Tabletop:
     def reset(self, seed: int) -> EpisodeStart:
         """Lay out the scene of `seed`: task, poses, colours, light."""
         self._task: Task = task_of_seed(seed)
-        self._layout = sample_layout(np.random.default_rng(seed), self._task)
         self._instruction = self._task.instruction
+        self.arrange(sample_layout(np.random.default_rng(seed), self._task))
+        return EpisodeStart(self._task.family, self._instruction, self._hash())
+
+    def arrange(self, layout: Layout) -> None:
+        """Begin an episode in a scene of one's own; task and instruction stay what they were."""
+        self._layout = layout
         self._episode += 1
         self._steps = 0
         mujoco.mj_resetData(self._model, self._data)
@@ -77,7 +83,6 @@ class Tabletop:
         mujoco.mj_forward(self._model, self._data)
         body = self._probe.body
         self._start = {c: self._data.xpos[body[c]].copy() for c in self._layout.movables}
-        return EpisodeStart(self._task.family, self._instruction, self._hash())
 
     def set_instruction(self, instruction: str) -> None:
         """Say something else to the policy; success still judges the task of the reset."""

@@ -1,0 +1,1 @@
+"""Policies over a websocket, in the message layout of openpi's client and server."""

@@ -30,7 +30,7 @@ class Attribute:
     running episode; `tabletop` can. Writes `metrics.json` and `report.html` into `out`.
 
     Attributes:
-        run: folder that `leanvla rollout` wrote.
+        run: folder that `leanvla rollout` wrote, or one run of a sweep's store.
         episode: seed of the failed episode; the first one that dense solved when left out.
         cell: `METHOD@KEEP` of the failed episode, where several cells failed.
         trials: continuations per moment at most; odd.
@@ -44,7 +44,7 @@ class Attribute:
     episode: int | None = None
     cell: str | None = None
     trials: int = 5
-    noise: float = 0.05
+    noise: float = 0.02
     out: Path = Path("runs/attribution")
     json: bool = False
 
@@ -59,10 +59,13 @@ def run(config: Attribute) -> int:
     """
     from leanvla.report.attribution import document, sentences
     from leanvla.run_folder import IGNORED, open_run_folder, write_json, write_text
-    from sim.analysis.runs import read_run
+    from sim.analysis.runs import read_run, run_folders
 
     _check(config)
-    folder = read_run(config.run)
+    (path, *others) = run_folders(config.run)
+    if others:
+        raise UsageError(f"{config.run} holds {len(others) + 1} runs: name one, e.g. {path}")
+    folder = read_run(path)
     record = choose(folder, config)
     out = open_run_folder(config.out, config, resume=True, ignore={*IGNORED, "json"})
     print(f"{record.cell}, seed {record.seed}: “{record.instruction}”", file=sys.stderr)

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Report:
     """Put runs together and say what they show, with intervals.
 
-    Reads folders of `leanvla rollout`; folders of one set-up become one table. Writes
+    Reads folders of `leanvla rollout` and stores of `leanvla sweep`; folders of one set-up become
+    one table. Writes
     `metrics.json`, `report.html`, `cells.csv`, `tasks.csv`, `budgets.csv`, `recall.csv`,
     `cells.tex` and `episodes.parquet` into `out`.
 
     Attributes:
-        folders: run folders.
+        folders: run folders, or stores of a sweep.
         compare: two of them, or `FOLDER::METHOD@KEEP`, to be paired seed by seed; refused when they
             are not pairs.
         out: folder of the results.
@@ -64,20 +65,20 @@ def run(config: Report) -> int:
     from leanvla.commands.report_results import build, write
     from leanvla.report.study_console import print_report
     from leanvla.run_folder import open_run_folder
-    from sim.analysis.runs import read_run
+    from sim.analysis.runs import read_run, run_folders
     from sim.analysis.study import put_together
 
     sides = [parse_side(text) for text in config.compare or ()]
     _check(config)
-    paths = list(dict.fromkeys([*config.folders, *(side.folder for side in sides)]))
-    folders = {path: read_run(path) for path in paths}
-    studies = put_together(folders[path] for path in config.folders)
+    asked = dict.fromkeys(path for folder in config.folders for path in run_folders(folder))
+    folders = {path: read_run(path) for path in [*asked, *(_single(side) for side in sides)]}
+    studies = put_together(folders[path] for path in asked)
     comparisons: list[Comparison] = []
     if sides:
         from sim.analysis.pairs import compare_folders
 
-        (one, a), (other, b) = sides
-        comparisons = compare_folders(folders[one], folders[other], (a, b))
+        one, other = (folders[_single(side)] for side in sides)
+        comparisons = compare_folders(one, other, (sides[0].cell, sides[1].cell))
     content = build(studies, comparisons)
     out = open_run_folder(config.out, config, resume=_ours(config.out), ignore=_FIELDS)
     exhibits = []
@@ -102,6 +103,22 @@ def parse_side(text: str) -> Side:
     """
     folder, colons, named = text.partition("::")
     return Side(Path(folder), parse_cell(named, "--compare") if colons else None)
+
+
+def _single(side: Side) -> Path:
+    """The one run folder of a side.
+
+    Raises:
+        UsageError: for a sweep's store with several runs.
+    """
+    from sim.analysis.runs import run_folders
+
+    found = run_folders(side.folder)
+    if len(found) > 1:
+        raise UsageError(
+            f"{side.folder} holds {len(found)} runs: compare two of them, e.g. {found[0]}"
+        )
+    return found[0]
 
 
 _FIELDS = tuple(Report.__dataclass_fields__)

@@ -31,7 +31,7 @@ def film(studies: Sequence[Study], most: int, out: Path) -> list[Exhibit]:
         SimulatorLostError: when the simulator hung or died.
         VideoError: when PyAV is not installed.
     """
-    exhibits = []
+    exhibits: list[Exhibit] = []
     for study in studies:
         chosen = [found[0] for found in losses(study).values() if found]
         for record in chosen[: most - len(exhibits)]:

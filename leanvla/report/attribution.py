@@ -99,7 +99,7 @@ def _pictures(record: EpisodeRecord, found: Attribution) -> str:
 def _votes(found: Attribution) -> str:
     votes = found.turning.votes
     per_query = max(1, found.until_step - found.step)
-    last = max(one.index for one in votes) or 1
+    last = max(one.moment for one in votes) or 1
     across, up = (WIDTH - LEFT - 30) / last, BOTTOM - TOP
     step = max(1, round(round_step(last / 8)))
     parts = [
@@ -113,7 +113,7 @@ def _votes(found: Attribution) -> str:
         f'<line x1="{turn:.1f}" x2="{turn:.1f}" y1="{TOP}" y2="{BOTTOM}" stroke="var(--bad)" '
         'stroke-dasharray="4 4"/>'
     )
-    parts += [_vote(one, LEFT + one.index * across, up) for one in votes]
+    parts += [_vote(one, LEFT + one.moment * across, up) for one in votes]
     return svg(BOTTOM + 44, parts, "continuations that win", WIDTH)
 
 
@@ -124,7 +124,7 @@ def _vote(one: Vote, x: float, up: float) -> str:
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="var(--c1)" '
         'opacity=".45" stroke-width="2"/>'
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--c1)">'
-        f"<title>query {one.index}: {one.wins} of {one.trials}</title></circle>"
+        f"<title>query {one.moment}: {one.wins} of {one.trials}</title></circle>"
     )
 
 

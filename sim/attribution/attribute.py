@@ -209,7 +209,8 @@ def _search(
     if not turning.votes[0].won:
         raise AttributionError(
             f"dense wins only {turning.votes[0].wins} of {turning.votes[0].trials} disturbed "
-            "episodes from the very start: there is no single step to name; lower --noise"
+            "episodes from the very start: there is no single step to name; lower --noise",
+            exit_code=1,
         )
     if turning.last is not None:
         return "no_return", turning
@@ -217,7 +218,9 @@ def _search(
     if turning.votes[0].won:
         raise AttributionError(
             f"the pruned policy wins {turning.votes[0].wins} of {turning.votes[0].trials} "
-            "disturbed episodes from the very start: this failure was bad luck, no step lost it"
+            "disturbed episodes from the very start: a little noise mends this failure, no step "
+            "lost it; `--noise 0 --trials 1` looks at the one undisturbed course of things",
+            exit_code=1,
         )
     return "stalled", turning
 

@@ -21,13 +21,13 @@ class Vote(NamedTuple):
     """Continuations from one moment.
 
     Attributes:
-        index: which moment.
+        moment: number of the query that comes then.
         wins: continuations that succeeded.
         trials: continuations that were run; a clear majority ends a vote early.
         undisturbed: whether the one without noise succeeded.
     """
 
-    index: int
+    moment: int
     wins: int
     trials: int
     undisturbed: bool
@@ -55,11 +55,11 @@ class Turning(NamedTuple):
     votes: list[Vote]
 
 
-def vote(index: int, run: Callable[[int], Trial], trials: int, *, whole: bool = False) -> Vote:
+def vote(moment: int, run: Callable[[int], Trial], trials: int, *, whole: bool = False) -> Vote:
     """Run continuations until one side has the majority, or all of them.
 
     Args:
-        index: which moment.
+        moment: number of the query that comes then.
         run: the continuation of a number.
         trials: how many at most; odd, so that there is a majority.
         whole: run all of them, for an estimate that early stopping would bias.
@@ -71,8 +71,8 @@ def vote(index: int, run: Callable[[int], Trial], trials: int, *, whole: bool = 
         wins += won
         losses = number + 1 - wins
         if not whole and 2 * max(wins, losses) > trials:
-            return Vote(index, wins, number + 1, undisturbed)
-    return Vote(index, wins, trials, undisturbed)
+            return Vote(moment, wins, number + 1, undisturbed)
+    return Vote(moment, wins, trials, undisturbed)
 
 
 def turning_point(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from policy.registry import resolve_policy
 from sim.analysis.cells import cell_rows, mean_macs, method_budgets, to_dense
 from sim.analysis.pairs import compare_folders
 from sim.analysis.reference import beside, family_of, read_reference, why_none
-from sim.analysis.runs import ResultsError, read_run
+from sim.analysis.runs import ResultsError, read_run, run_folders
 from sim.analysis.study import DENSE_CELL, put_together
 from sim.rollout.types import Cell
 from tests.sim.analysis.makers import column, episode, write_run
@@ -40,8 +41,7 @@ def test_a_run_is_read_and_never_written(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda f: (f / "episodes.jsonl").unlink(), "has no episodes.jsonl"),
-        (lambda f: (f / "episodes.jsonl").write_text("{}\n{}\n"), "line 1 is no episode"),
+        (lambda f: (f / "episodes.jsonl").write_text("{}\n{}\n"), "line 1 is damaged"),
         (lambda f: (f / "episodes.jsonl").write_text(""), "no finished episode"),
         (lambda f: (f / "config.yaml").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.yaml").unlink(), "nothing says which suite"),
@@ -54,6 +54,19 @@ def test_bad_folders_are_named(tmp_path, spoil, words):
         read_run(folder)
 
 
+def test_a_sweeps_store_stands_for_its_runs(tmp_path):
+    for name in ("a", "b"):
+        folder = write_run(tmp_path / "store" / "runs" / name, DENSE)
+        (folder / "run.json").write_text(json.dumps({"key": f"{name * 64}", "grids": []}))
+    runs = run_folders(tmp_path / "store")
+    assert [path.name for path in runs] == ["a", "b"]
+    one, _ = studies(*runs)  # other weights or code: never put together
+    assert str(one.setup) == "mini on tabletop (run aaaaaaaaaaaa)"
+    assert run_folders(runs[0]) == [runs[0]]
+    with pytest.raises(ResultsError, match=r"has no episodes\.jsonl, nor runs of a sweep"):
+        run_folders(tmp_path)
+
+
 def test_folders_of_one_setup_are_one_study_and_others_stay_apart(tmp_path):
     more = [episode(seed, True) for seed in range(20, 30)]
     one = write_run(tmp_path / "a", DENSE + PRUNED)
@@ -62,7 +75,10 @@ def test_folders_of_one_setup_are_one_study_and_others_stay_apart(tmp_path):
     together, apart = studies(one, same, other)
     assert len(together.judged(DENSE_CELL)) == 30
     assert any("code of 2 commits" in notice for notice in together.notices)
-    assert any("10 of dense's 30 seeds are not there" in notice for notice in together.notices)
+    assert any(
+        "dense's 30 seeds" in notice and "fastv @ 0.25 (10)" in notice
+        for notice in together.notices
+    )
     assert str(apart.setup) == "mini on tabletop (execute 8)"
 
 

@@ -48,7 +48,7 @@ def test_the_query_from_which_there_is_no_return_is_found(lab):
     assert found.views[0].shown["object"] > found.views[0].kept["object"]
     assert found.gap == pytest.approx(0.42)
     assert found.divergence.decision_step == 2 * WRONG_QUERY
-    by_index = {one.index: one for one in found.turning.votes}
+    by_index = {one.moment: one for one in found.turning.votes}
     assert by_index[WRONG_QUERY].wins == by_index[WRONG_QUERY].trials == 5
     assert by_index[WRONG_QUERY + 1].wins == 0
     assert len(found.moments) == 2
@@ -104,7 +104,7 @@ def test_halving_finds_every_turning_point(case, starts_won):
     found = turning_point(count, ask, starts_won=starts_won)
     assert found.last == (turn - 1 if 0 < turn < count else None)
     assert len(set(asked)) <= 2 + np.ceil(np.log2(max(count, 2)))
-    assert [one.index for one in found.votes] == sorted({one.index for one in found.votes})
+    assert [one.moment for one in found.votes] == sorted({one.moment for one in found.votes})
 
 
 @given(st.lists(st.booleans(), min_size=5, max_size=5))

@@ -123,7 +123,14 @@ def search(folder: RunFolder, record: EpisodeRecord, config: Attribute) -> Attri
         twins = make_twins(lab, spec, record.cell)
         views, note = view_actors(spec, record.cell, lab.suite)
         return attribute(
-            lab, record, twins.dense, twins.pruned, views, trials=config.trials, views_note=note
+            lab,
+            record,
+            twins.dense,
+            twins.pruned,
+            views,
+            trials=config.trials,
+            views_note=note,
+            tell=lambda words: print(words, file=sys.stderr, flush=True),
         )
 
 

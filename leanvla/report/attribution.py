@@ -31,8 +31,8 @@ def sentences(record: EpisodeRecord, found: Attribution) -> list[str]:
         )
     else:
         first = (
-            f"{record.cell} stalled on seed {record.seed}: the dense policy still wins from its "
-            f"last moment, given time. It cannot do what dense does {where} of "
+            f"{record.cell} stalled on seed {record.seed}: for as long as there was time, the "
+            f"dense policy could still have won. It cannot do what dense does {where} of "
             f"{found.dense_steps}{phase}."
         )
     told = [first, _about_views(found)]
@@ -53,8 +53,8 @@ def document(record: EpisodeRecord, found: Attribution) -> str:
     intro = (
         f"Share of continuations by the {who} policy that win, from moments of the {path} "
         "episode. Most votes end with a majority; the two at the turning point are whole. Halving "
-        "assumes that what is lost at one moment is lost at all later ones. Every continuation may "
-        "take a whole episode's steps; all but the first are disturbed a little."
+        "assumes that what is lost at one moment is lost at all later ones. A continuation may "
+        "take half as many steps again as the dense episode; all but the first are disturbed."
     )
     body = [
         f"<h1>Where pruning lost it: {escape(title)}</h1>",

@@ -12,6 +12,8 @@ from pyarrow import parquet
 
 from leanvla.cli import main
 from leanvla.commands.report import parse_side
+from leanvla.commands.rollout import Rollout
+from leanvla.commands.rollout_plan import make_spec
 from leanvla.errors import UsageError
 from leanvla.report.study import document
 from leanvla.report.study_charts import Spot, pareto
@@ -133,6 +135,18 @@ def test_nothing_from_outside_becomes_markup(report):
     assert csv_text([{"a": "1,2", "b": None}]) == 'a,b\n"1,2",\n'
     assert csv_text([]) == ""
     assert pareto([Spot("m", "m", 1.0, 0.5, 0.4, 0.6)], "ms", "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Rollout(truth=True, policy="expert"), "keeps no tokens"),
+        (Rollout(truth=True, suite="libero_object"), "does not say what its views show"),
+    ],
+)
+def test_truth_is_refused_where_there_is_none(config, words):
+    with pytest.raises(UsageError, match=words):
+        make_spec(config)
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_halving_finds_every_turning_point(case, starts_won):
 
     def ask(index, whole):
         asked.append(index)
-        return Vote(index, 5 * ((index < turn) == starts_won), 5, True)
+        return Vote(index, 5 * ((index < turn) == starts_won), 5, True, 0)
 
     found = turning_point(count, ask, starts_won=starts_won)
     assert found.last == (turn - 1 if 0 < turn < count else None)
@@ -115,10 +115,12 @@ def test_a_vote_stops_at_its_majority_and_never_changes_it(wins):
         ran.append(number)
         return Trial(wins[number], 1)
 
-    quick, whole = vote(0, run, 5), vote(0, run, 5, whole=True)
+    quick, whole = vote(0, run, 5, 9), vote(0, run, 5, 9, whole=True)
     assert quick.won == whole.won == (sum(wins) > 2)
     assert whole.wins == sum(wins)
     assert whole.undisturbed == wins[0]
+    assert whole.in_time == whole.wins
+    assert vote(0, run, 5, 0, whole=True).in_time == 0
     low, high = whole.ci95
     assert low <= whole.wins / 5 <= high
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from leanvla.cli import main
 from leanvla.commands import scene_qa
@@ -69,6 +71,8 @@ def test_training_writes_a_model_that_answers(
     assert metrics["last_answer_loss"] > 0
     assert "pointing against frames" in (out / "report.html").read_text()
     assert "leanvla train-vlm" in (out / "mini-vlm" / "README.md").read_text()
+    saved = load_file(out / "mini-vlm" / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float16}
     answers = ["vlm", "--model", str(out / "mini-vlm"), "--data", str(squares), "--limit", "2"]
     answers += ["--method", "fastv", "--pictures", "0", "--out", str(tmp_path / "vlm")]
     assert main(answers) == 0

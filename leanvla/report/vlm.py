@@ -96,10 +96,10 @@ def _accuracy_row(run: Run) -> list[str]:
 
 
 def _cost(runs: Sequence[Run]) -> str:
-    heads = ("", "tokens kept", "prefill ms", "decode ms", "whole ms", "selection ms")
-    heads += ("prefill speed-up", "whole", "MACs", "dense layers", "peak MB")
+    times = ("prefill ms", "decode ms", "whole ms", "selection ms")
+    gains = ("prefill speed-up", "whole", "MACs", "dense layers", "peak MB")
     return table(
-        heads,
+        ("", "tokens kept", *times, *gains),
         map(_cost_row, runs),
         "Medians, small figures p95; decode is per token. Speed-up: median over the questions of "
         "dense time over this one. MACs: dense over this one, prefill of the decoder alone, "

@@ -142,7 +142,7 @@ class Draw(NamedTuple):
 
     task: str
     frames: int
-    count: int
+    samples: int
 
 
 def draw_of_step(

@@ -179,11 +179,11 @@ class Trainer:
     def inputs(self, data: SceneData, draw: Draw, rng: np.random.Generator) -> list[Tensor]:
         """A batch as the network's arguments."""
         text = self.job.recipe.text_tokens[draw.task]
-        batch = data.batch(draw.task, draw.frames, draw.count, text, rng)
+        batch = data.batch(draw.task, draw.frames, draw.samples, text, rng)
         prefix, packed = data.prefixes[draw.frames], batch.packed
         before = prefix_positions(prefix, self.net.grid)
         after = np.where(packed.segment == PADDING, 0, end_position(prefix) + packed.offset)
-        positions = np.concatenate([np.tile(before, (draw.count, 1)), after], 1)
+        positions = np.concatenate([np.tile(before, (draw.samples, 1)), after], 1)
         arrays = (
             batch.frames,
             np.array(prefix.ids),

@@ -98,6 +98,8 @@ def context(
     for name in _tower_kinds(needs, walk.tower[views[0].kind]):
         values = torch.stack([walk.shown(view, name) for view in views])
         (fields if name in ("tower_features", "tower_keys") else attention)[name] = values
+    if "history" in needs and walk.recall is not None:
+        fields["history"] = _living(views, walk.recall.expected(views))
     if "project" in needs and walk.plan.tower is not None:
         fields["project"] = walk.plan.tower.project
     if "heads" in needs:
@@ -142,7 +144,7 @@ def look(walk: Walk, number: int, needs: Collection[str]) -> Seen:
 
 def _look_back(walk: Walk, number: int, needs: Collection[str], text: slice, seen: Seen) -> None:
     """Attention at the last full layer, from queries and keys taken beside it."""
-    q, k = walk.probed(number)
+    q, k = walk.probed(number, walk.layer - 1)
     length, causal = k.shape[2], walk.causal
     kinds = ROW_KINDS & set(needs)
     if kinds:
@@ -184,6 +186,14 @@ def _look_ahead(
         )
         found["text_next"] = rows["text"][0]
     return found
+
+
+def _living(views: Sequence[View], history: Tensor | None) -> Tensor | None:
+    """What is expected of the tokens that live."""
+    if history is None or views[0].kept is None:
+        return history
+    kept = torch.stack([view.kept for view in views if view.kept is not None])
+    return history.to(kept.device).gather(1, kept)
 
 
 def _tower_kinds(needs: Collection[str], shown: Collection[str]) -> list[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pruning.adapters.family import Family
     from pruning.adapters.layout import Row, View
+    from pruning.adapters.recall import Recall
     from pruning.adapters.tower import Tower
     from pruning.runtime import Pruner
     from pruning.types import Selection
@@ -80,6 +81,7 @@ class Walk:
         tower: per kind of picture, what the tower shows of every token.
         memory: what the first cut of the last prefill with this prompt remembered, by group of
             views; changed in place.
+        recall: what earlier answers to this prompt looked at, for methods with history.
         seed: for methods that draw.
     """
 
@@ -90,10 +92,12 @@ class Walk:
         real: Bool[Tensor, "b s"],
         tower: list[dict[str, Tensor]],
         memory: dict[int, Mapping[str, Tensor]],
+        recall: Recall | None,
         seed: int,
     ) -> None:
         self.plan, self.rows, self.real, self.tower = plan, rows, real, tower
-        self.memory, self.seed = memory, seed
+        self.memory, self.recall, self.seed = memory, recall, seed
+        self.dense = recall is not None and recall.dense
         self.length, self.causal = real.shape[1], True
         self.layer = 0
         self.zones: list[Zone] = []
@@ -122,10 +126,12 @@ class Walk:
             inputs: keyword arguments of the layer, changed where tokens have left.
         """
         self.layer, self.cache = layer, inputs.get("past_key_values")
+        self.phases = Phases(*inputs["position_embeddings"])
         self.tokens_in.append(sum(row.length for row in self.rows))
         if self.zone is not None and layer > 0 and self.plan.whole_behind(layer - 1):
             self._whole, x = x, take_tokens(x, self.zone.on(x.device).slots)
-        if layer in self.plan.cuts:
+        self._x = x
+        if layer in self.plan.cuts and not self.dense:
             x = self._cut(x, inputs)
         self.tokens_out.append(sum(row.length for row in self.rows))
         if self.zone is not None:
@@ -177,9 +183,11 @@ class Walk:
         slots = self._slots_of(row, self.phases.cos.device)
         return self.phases.of(row, slots, attention)
 
-    def probed(self, row: int) -> tuple[Float[Tensor, "1 h l e"], Float[Tensor, "1 kv l e"]]:
-        """Rotated queries and keys of the last full layer, of a sample's real tokens."""
-        attention = self.plan.family.attention(self.plan.layers[self.layer - 1])
+    def probed(
+        self, row: int, layer: int
+    ) -> tuple[Float[Tensor, "1 h l e"], Float[Tensor, "1 kv l e"]]:
+        """Rotated queries and keys of the layer that was heard last, of a sample's real tokens."""
+        attention = self.plan.family.attention(self.plan.layers[layer])
         phases, where = self.phases_of(row, attention), self.where(row)
         q, k = (
             rotate(by_head(self.taps[name][row : row + 1], attention)[0][:, where], phases)[None]
@@ -211,7 +219,6 @@ class Walk:
     def _cut(self, x: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Let tokens leave."""
         number = self.plan.cuts[self.layer]
-        self._x, self.phases = x, Phases(*inputs["position_embeddings"])
         if self._whole is None or self.zone is None:
             self._whole = x
             self.causal = not (self.plan.family.prefix and self._sees_all(inputs))

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vlm.training.words import CHAT_TEMPLATE, SPECIALS, VOCAB, write_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -39,22 +41,15 @@ DECODER = {
 }  # fmt: skip
 
 
-def mini_config(patch: int = PATCH, **changes: dict[str, Any]) -> LlavaConfig:
-    """The architecture, at any patch size.
-
-    Args:
-        patch: edge of a patch in pixels; coarser ones make early training cheap.
-        **changes: other values for `tower` or `decoder`, for tests.
-    """
+def mini_config(**changes: Mapping[str, Any]) -> LlavaConfig:
+    """The architecture, with other values for `tower` or `decoder` in tests."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     return LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            **{**TOWER, "patch_size": patch, **changes.get("tower", {})}
-        ),
+        vision_config=CLIPVisionConfig(**{**TOWER, **changes.get("tower", {})}),
         text_config=LlamaConfig(**{**DECODER, **changes.get("decoder", {})}),
         image_token_index=SPECIALS.index("<image>"),
-        image_seq_length=(IMAGE_SIZE // patch) ** 2,
+        image_seq_length=GRID * GRID,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",

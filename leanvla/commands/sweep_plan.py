@@ -117,6 +117,7 @@ def _make_run(
         view_size=suite.view_size,
         threads=policy.threads,
         sim_timeout=file.sim_timeout,
+        truth=file.truth and policy.name != EXPERT,
         video=0,
     )
     plan = make_plan(config)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from policy.openvla.adapter import PolicySession
 from policy.openvla.config import load_config
 from policy.openvla.contract import Contract
 from policy.openvla.runtime import Query, Runtime
@@ -141,6 +142,10 @@ class OpenVLAPolicy(Contract):
             layer_sequence_tokens=answer.layer_sequence_tokens,
             batch=batch,
         )
+
+    def pruning_session(self, method: Method) -> PolicySession:
+        """What `prune(policy, method)` returns."""
+        return PolicySession(self, method)
 
     def _query(self, observation: Observation) -> Query:
         input_ids = torch.from_numpy(self.prompt_ids(observation.instruction))

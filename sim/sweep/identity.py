@@ -7,6 +7,7 @@ import json
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from policy.serve.address import is_address
 from sim.rollout.types import EXPERT
 from sim.sweep.digests import code_digest, folder_digest, module_digest
 
@@ -29,7 +30,7 @@ def identity_of(spec: WorkerSpec, *, swap: bool, parts: Sequence[str] = PARTS) -
                  assets, or of the source file of one's own suite
     `policy`     SHA-256 of all files of its folder (names and contents; where the folder lies does
                  not count), or of the source file of one's own policy; its options (`unnorm_key`,
-                 `device`, `dtype`)
+                 `device`, `dtype`); of a served one its address, which says little
     `settings`   steps executed per chunk, threads, observations per forward pass, swapped
                  instructions, fields of the pruning methods
     `code`       SHA-256 of our own sources that an episode runs through, see `code_digest`
@@ -101,6 +102,8 @@ def _profile(source: Source) -> dict[str, Any]:
 def _policy(source: Source) -> dict[str, Any]:
     if source.name == EXPERT:
         return {"name": EXPERT}
+    if is_address(source.name):
+        return {"name": source.name}
     if ":" in source.name:
         own = {"name": source.name, "source": module_digest(source.name)}
         return own | {"options": dict(source.options)}

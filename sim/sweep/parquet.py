@@ -24,7 +24,7 @@ def write_parquet(path: Path, runs: Sequence[StoredRun]) -> int:
     """Write the table, whole or not at all; returns its number of rows.
 
     Columns are `key` (of the episode), `run` (key of the run), `suite`, `policy`, and every field
-    of an `EpisodeRecord` under its own name.
+    of an `EpisodeRecord` under its own name; `truth` is JSON text, or null.
     """
     import pyarrow
     import pyarrow.parquet
@@ -43,7 +43,11 @@ def _rows(run: StoredRun) -> Iterator[dict[str, Any]]:
         address = (episode_key(file.key, record.cell, record.seed), file.key)
         row = dict(zip(ADDRESS, (*address, file.suite, file.policy), strict=True))
         fields = msgspec.structs.asdict(record)
-        yield row | fields | {"phase_ms": list(record.phase_ms.items())}
+        nested = {
+            "phase_ms": list(record.phase_ms.items()),
+            "truth": msgspec.json.encode(record.truth).decode() if record.truth else None,
+        }
+        yield row | fields | nested
 
 
 def _schema() -> Any:
@@ -59,6 +63,7 @@ def _schema() -> Any:
         "list[int]": pa.list_(pa.int64()),
         "list[float]": numbers,
         "dict[str, list[float]]": pa.map_(pa.string(), numbers),
+        "list[QueryTruth]": pa.string(),
     }
     names = EpisodeRecord.__annotations__
     own = [(name, kinds[names[name]]) for name in EpisodeRecord.__struct_fields__]

@@ -28,10 +28,12 @@ class Verb(NamedTuple):
 
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
+    "sweep": Verb("sweep", "Sweep", "many rollouts into one store, on one machine or many"),
     "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),
+    "scene-qa": Verb("scene_qa", "SceneQa", "draw pictures, clips and questions with true answers"),
     "suites": Verb("suites", "Suites", "list the suites, install what a benchmark needs"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),

@@ -33,6 +33,7 @@ _EXTRA_OF_MODULE = {
     "mcap": "replay",
     "pyarrow": "replay",
     "rosbags": "replay",
+    "ray": "sweep",
     "websockets": "serve",
     "gymnasium": "gym",
     "tensorrt_rtx_bindings": "trt-rtx",

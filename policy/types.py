@@ -22,9 +22,11 @@ MAX_INSTRUCTION_CHARS = 512
 PHASE_BELOW_CUT, PHASE_ABOVE_CUT = "prefill_below", "prefill_above"
 PHASES = (
     *("preprocess", "vision", PHASE_BELOW_CUT, "selection", PHASE_ABOVE_CUT),
-    *("decode", "head", "postprocess"),
+    *("decode", "head", "memory", "postprocess"),
 )
-"""Phases of a query in the order in which they run; a policy reports those that it has."""
+"""Phases of a query in the order in which they run; a policy reports those that it has.
+
+`selection` is scores, choice and gather; `memory` is what a method keeps for its next query."""
 
 
 class ObservationError(ValueError):
@@ -154,6 +156,7 @@ class Timing:
             phase may come twice. Empty when a policy does not tell.
         layer_sequence_tokens: mean length that the decoder's layers saw, wherever the cuts were; 0
             when a policy does not tell.
+        batch: observations that shared the forward pass; all times are those of the whole pass.
     """
 
     query_ms: float
@@ -165,6 +168,7 @@ class Timing:
     kept_sequence_tokens: int = 0
     spans: tuple[tuple[str, float, float], ...] = ()
     layer_sequence_tokens: float = 0.0
+    batch: int = 1
 
 
 class Inference(NamedTuple):

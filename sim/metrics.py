@@ -8,7 +8,7 @@ episodes were interleaved with the pruned ones.
 from __future__ import annotations
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from policy.types import PHASE_ABOVE_CUT, PHASE_BELOW_CUT, PHASES
 from pruning.ceiling import speedup_ceiling
@@ -17,9 +17,6 @@ from sim.statistics import paired_difference, percentile, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from sim.rollout.runner import Plan
-    from sim.rollout.store import EpisodeStore
 
 SCHEMA = "leanvla.rollout/1"
 
@@ -30,10 +27,27 @@ class IdlePrunerError(RuntimeError):
     exit_code = 1
 
 
-def summarise(plan: Plan, store: EpisodeStore, *, suite: str, policy: str) -> dict[str, Any]:
+class Grid(Protocol):
+    """Whatever names the cells of a run; `sim.rollout.runner.Plan` does."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Squares of the grid."""
+        ...
+
+
+class Episodes(Protocol):
+    """Whatever holds finished episodes; `sim.rollout.store.EpisodeStore` does."""
+
+    def of(self, cell: Cell) -> list[EpisodeRecord]:
+        """The episodes of a cell, by seed."""
+        ...
+
+
+def summarise(plan: Grid, store: Episodes, *, suite: str, policy: str) -> dict[str, Any]:
     """The content of `metrics.json`; cells without a finished episode are absent."""
     episodes = {cell: store.of(cell) for cell in plan.cells}
-    dense = episodes[Cell(DENSE, 1.0)]
+    dense = store.of(Cell(DENSE, 1.0))
     return {
         "schema": SCHEMA,
         "runs": [

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Z95 = 1.959963984540054
+BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
 
 
 class Interval(NamedTuple):
@@ -96,6 +97,26 @@ def mcnemar_p(gained: int, lost: int) -> float:
     n = gained + lost
     tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
     return min(1.0, 2.0 * tail / 2**n)
+
+
+def verdict(interval: Interval) -> str:
+    """What an interval of a difference allows to say; one that holds zero allows nothing."""
+    if interval.low > 0:
+        return BETTER
+    return WORSE if interval.high < 0 else UNDECIDED
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values of a family of tests, each against the whole family (Holm 1979), in the same order.
+
+    A table of twenty cells shows one difference at 5 % by chance alone; these do not.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = least
+    return adjusted
 
 
 def percentile(values: Sequence[float], q: float) -> float:

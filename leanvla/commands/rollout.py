@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.rollout.worker import WorkerSpec
 
 # How a run is carried out or shown; may differ when it is resumed.
-NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact")
+NOT_COMPARED = ("out", "resume", "workers", "video", "rerun", "json", "record", "redact", "truth")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Rollout:
         record: folder that takes one MCAP bag per episode, for `leanvla replay`; every control step
             is rendered then.
         redact: what is done to recorded pictures: `none`, `mosaic`, or `drop`.
+        truth: record what every query kept of the object, the gripper and the goal, by the
+            simulator's segmentation; for `leanvla report`. Renders every look once more.
         json: print `metrics.json` instead of the table.
     """
 
@@ -85,6 +87,7 @@ class Rollout:
     rerun: Path | None = None
     record: Path | None = None
     redact: Literal["none", "mosaic", "drop"] = "none"
+    truth: bool = False
     json: bool = False
 
 
@@ -105,7 +108,7 @@ def run(config: Rollout) -> int:
     check_machine(config)
     folder = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
     spec = replace(spec, log=str(folder / "workers.log"))
-    with EpisodeStore(folder / "episodes.jsonl") as store, _terminate_as_interrupt():
+    with EpisodeStore(folder / "episodes.jsonl") as store, terminate_as_interrupt():
         if store.notice:
             _say(store.notice)
         return _work(config, plan, spec, store)
@@ -148,7 +151,7 @@ def _roll(
 
 
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """SIGTERM (a scheduler's time limit) ends a run like Ctrl-C: with everything kept."""
 
     def interrupt(*_: object) -> None:

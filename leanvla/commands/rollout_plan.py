@@ -53,6 +53,8 @@ def make_spec(config: Rollout) -> WorkerSpec:
         PolicyNameError: for an unknown policy; it lists the packaged ones and the nearest.
     """
     _check_suite(config)
+    if config.truth and config.policy == EXPERT:
+        raise UsageError("--truth: the expert is no model, it keeps no tokens")
     policy_options: dict[str, Any] = {}
     if config.policy != EXPERT and ":" not in config.policy:
         from policy.registry import resolve_policy
@@ -70,6 +72,7 @@ def make_spec(config: Rollout) -> WorkerSpec:
         deadlines=Deadlines(request=config.sim_timeout),
         record=None if config.record is None else str(config.record),
         redact=config.redact,
+        truth=config.truth,
     )
 
 
@@ -154,11 +157,13 @@ def _check_suite(config: Rollout) -> None:
     if ":" in config.suite:
         return
     from sim.demos import EVAL_SEED_LIMIT
-    from sim.suites import SUITES, unknown_suite
+    from sim.suites import SUITES, suite_spec, unknown_suite
 
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
     check_suite_can(config)
+    if config.truth and not suite_spec(config.suite).roles:
+        raise UsageError(f"--truth: suite {config.suite} does not say what its views show")
     if config.seed + config.episodes > EVAL_SEED_LIMIT:
         _say(f"seeds from {EVAL_SEED_LIMIT} on may have been trained on: not a held-out result")
 

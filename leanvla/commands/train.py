@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Train:
         compile: fuse the network with torch.compile; needs a C++ compiler on a CPU.
         device: `cpu` or `cuda`.
         seed: of initial weights and sampling.
+        resume: go on in `out` with a run that was cut, from its last line of progress; the result
+            is the one it would have had.
     """
 
     recipe: Literal["mini", "mini-ar"] = "mini"
@@ -62,6 +65,7 @@ class Train:
     compile: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
     seed: int = 0
+    resume: bool = False
 
 
 def run(config: Train) -> int:
@@ -76,7 +80,7 @@ def run(config: Train) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     demonstrations = load_episodes([config.demos])
-    out = open_run_folder(config.out, config, resume=False)
+    out = open_run_folder(config.out, config, resume=config.resume)
     learner = Learner(config, demonstrations, out)
     learner.learn(RECIPES[config.recipe], demonstrations, init)
     episodes, rounds = list(demonstrations), []
@@ -84,7 +88,7 @@ def run(config: Train) -> int:
         folder = out / f"corrections-{number}"
         rounds.append(learner.correct(folder, number))
         episodes += load_episodes([folder])
-        learner.learn(CORRECTED[config.recipe], episodes, out / "raw.safetensors")
+        learner.learn(CORRECTED[config.recipe], episodes, out / "raw.safetensors", number + 1)
     metrics = {
         "schema": SCHEMA,
         "recipe": config.recipe,
@@ -136,7 +140,9 @@ class Learner:
         self.policy = self._architecture()
         self.workers = 1 if config.device == "cuda" else config.workers or os.cpu_count() or 1
 
-    def learn(self, recipe: Recipe, episodes: list[Episode], init: Path | None) -> None:
+    def learn(
+        self, recipe: Recipe, episodes: list[Episode], init: Path | None, part: int = 0
+    ) -> None:
         """Run a recipe over some episodes and write the policy folder."""
         from policy.training.loop import Job, fit
         from policy.training.mini import save_policy
@@ -151,6 +157,8 @@ class Learner:
             init,
             config.compile,
             config.device,
+            part,
+            config.resume,
         )
         weights = fit(job, self._data(episodes), _report)
         save_policy(weights, self.policy, self.out / "policy", self.tokenizer)
@@ -159,6 +167,11 @@ class Learner:
         """Let the policy drive and the expert correct it."""
         from sim.dagger import collect_corrections
 
+        done = folder / "corrections.json"
+        if done.exists():
+            return json.loads(done.read_text(encoding="utf-8"))
+        if folder.exists():  # cut: how often the policy finished alone is known of whole rounds
+            shutil.rmtree(folder)
         count = self.config.corrections
         first = CORRECTION_SEEDS + number * count
         alone = collect_corrections(
@@ -169,7 +182,9 @@ class Learner:
             workers=self.workers,
             report=_report_corrections,
         )
-        return {"episodes": count, "finished_before_take_over": alone}
+        result = {"episodes": count, "finished_before_take_over": alone}
+        write_json(done, result)
+        return result
 
     def _architecture(self) -> OpenVLAConfig:
         from policy.training.mini import mini_config

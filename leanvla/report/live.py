@@ -45,10 +45,19 @@ class LiveProgress:
     Args:
         plan: what will run; sets the length of the bar.
         done: episodes that an earlier run finished.
+        others: finished and planned episodes of the other runs of a sweep.
+        title: what runs, for a sweep.
     """
 
-    def __init__(self, plan: Plan, done: list[EpisodeRecord]) -> None:
-        self._total, self._finished = plan.episodes, 0
+    def __init__(
+        self,
+        plan: Plan,
+        done: list[EpisodeRecord],
+        others: tuple[int, int] = (0, 0),
+        title: str = "",
+    ) -> None:
+        self._finished, self._total = others[0], plan.episodes + others[1]
+        self._title = f"{title}: " if title else ""
         self._tallies: dict[Cell, _Tally] = {cell: _Tally() for cell in plan.cells}
         self._began, self._last_line = time.monotonic(), time.monotonic()
         self._bar = Progress(
@@ -96,7 +105,8 @@ class LiveProgress:
         self._last_line = time.monotonic()
         cells = ", ".join(f"{cell} {tally}" for cell, tally in self._tallies.items())
         elapsed = self._last_line - self._began
-        sys.stderr.write(f"{self._finished}/{self._total} episodes, {elapsed:.0f} s: {cells}\n")
+        done = f"{self._finished}/{self._total} episodes"
+        sys.stderr.write(f"{done}, {elapsed:.0f} s: {self._title}{cells}\n")
         sys.stderr.flush()
 
     def _picture(self) -> Group:

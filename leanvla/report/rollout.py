@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanvla.report.charts import Bar, Point, latency_bars, success_curves
 from leanvla.report.page import facts, image, page, paragraph, section, table, video
+from leanvla.report.words import number, percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ def _document(
         f"<ul>{said}</ul>" if said else "",
         section("Results", _results(runs)),
         section("Where a query's time goes", *_latencies(runs)),
-        section("Success against keep ratio", *_curves(runs)),
+        section("Success against keep ratio", *keep_curves(runs)),
         section("Which tokens live", *_strips(overlays)),
         section("Episodes", *_videos(videos)),
         section("Task families", _families(runs)),
@@ -113,8 +114,8 @@ def _against_dense(run: Run) -> str:
     elif high < 0:
         verdict = "worse than dense"
     return (
-        f", {_points(paired['difference'])} points to dense on the same seeds "
-        f"(95 % interval {_points(low)} to {_points(high)}): {verdict}"
+        f", {points(paired['difference'])} points to dense on the same seeds "
+        f"(95 % interval {points(low)} to {points(high)}): {verdict}"
     )
 
 
@@ -150,15 +151,15 @@ def _result_row(run: Run) -> list[str]:
     errors = str(run["errors"])
     return [
         escape(name(run)) + reused,
-        f"{_percent(run['success_rate'])} <small>{low * 100:.1f} – {high * 100:.1f}</small>",
+        f"{percent(run['success_rate'])} <small>{low * 100:.1f} – {high * 100:.1f}</small>",
         _difference(run["paired_difference_to_dense"]),
         str(run["successes"] + run["failures"]),
         f'<span class="bad">{errors}</span>' if run["errors"] else errors,
-        _percent(run["wrong_object_rate"]),
+        percent(run["wrong_object_rate"]),
         f"{run['tokens']['kept']} / {run['tokens']['visual']}",
-        f"{_number(latency['p50'], '.2f')} <small>{_number(latency['p95'], '.2f')}</small>",
-        _number(speedup, ".2f", "×"),
-        f"{_number(ceiling, '.2f', '×')} <small>{_reached(speedup, ceiling)}</small>",
+        f"{number(latency['p50'], '.2f')} <small>{number(latency['p95'], '.2f')}</small>",
+        number(speedup, ".2f", "×"),
+        f"{number(ceiling, '.2f', '×')} <small>{_reached(speedup, ceiling)}</small>",
     ]
 
 
@@ -171,8 +172,8 @@ def _difference(paired: Mapping[str, Any] | None) -> str:
         return "–"
     low, high = paired["ci95"]
     kind = "good" if low > 0 else "bad" if high < 0 else ""
-    shown = f'<span class="{kind}">{_points(paired["difference"])}</span>'
-    return f"{shown} <small>{_points(low)} to {_points(high)}</small>"
+    shown = f'<span class="{kind}">{points(paired["difference"])}</span>'
+    return f"{shown} <small>{points(low)} to {points(high)}</small>"
 
 
 def _latencies(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -197,7 +198,8 @@ def _timed(run: Run) -> bool:
     return run["query_latency_ms"]["p50"] is not None
 
 
-def _curves(runs: Sequence[Run]) -> tuple[str, ...]:
+def keep_curves(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Success against keep ratio, when there is a pruned run."""
     curves: dict[str, list[Point]] = {}
     judged = [run for run in runs if run["success_rate"] is not None]
     for run in judged:
@@ -246,17 +248,3 @@ def _family(task: Mapping[str, Any] | None) -> str:
     if task is None:
         return "–"
     return f"{task['success_rate']:.0%} <small>{task['successes']}/{task['episodes']}</small>"
-
-
-def _percent(value: float | None) -> str:
-    return _number(value, ".1%")
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "–" if value is None else f"{value:{form}}{unit}"
-
-
-def _points(share: float) -> str:
-    """A difference in percentage points, with its sign; zero has none."""
-    shown = f"{share * 100:+.1f}"
-    return "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pruning.macs import layer_macs
+
 if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig, TextConfig, TowerConfig
 
@@ -44,12 +46,6 @@ class QueryMacs:
         return self.vision + self.prefill_below + self.prefill_above + self.decode + self.head
 
 
-def layer_macs(tokens: int, width: int, mlp_width: int) -> int:
-    """One decoder layer on `tokens` tokens, the papers' `4nd² + 2n²d + 3ndm`."""
-    n, d, m = tokens, width, mlp_width
-    return 4 * n * d * d + 2 * n * n * d + 3 * n * d * m
-
-
 def prefill_macs(text: TextConfig, cut: int, full: int, short: int) -> int:
     """The papers' count: `cut` layers on `full` tokens, the others on `short`; nothing else."""
     d, m = text.hidden_size, text.intermediate_size
@@ -69,29 +65,54 @@ def query_macs(
         prompt_tokens: BOS and prompt.
     """
     text, views = config.text, len(config.views)
-    d = text.hidden_size
     other = prompt_tokens + (1 if config.proprio_dim else 0)
-    parallel = config.decoding == "parallel"
-    actions = config.chunk * config.dof if parallel else 1
-    if parallel:
-        other += actions + 1  # placeholders and the stop token
+    if config.decoding == "parallel":
+        other += config.chunk * config.dof + 1  # placeholders and the stop token
     full = views * config.tokens_per_view + other
-    short = views * kept_per_view + other
-    above = text.num_hidden_layers - cut
-    head = 0 if config.head == "l1" else actions * d * text.vocab_size
-    return QueryMacs(
-        vision=views * _vision(config),
-        prefill_below=cut * _layer(text, full, full),
-        prefill_above=above * _layer(text, short, short),
-        decode=0 if parallel else _decode(config, cut, full, short),
-        head=head + (_l1_head(d, config.chunk, config.dof) if config.head == "l1" else 0),
-    )
+    return _count(config, cut, text.num_hidden_layers - cut, full, views * kept_per_view + other)
+
+
+def measured_macs(
+    config: OpenVLAConfig, *, sequence: int, kept_sequence: int, layer_mean: float
+) -> int:
+    """Count one query from the lengths that it reported, wherever its cuts were.
+
+    A query is taken for one with a single cut of the same mean length. That is exact for methods
+    that cut once; for several cuts the part that grows with the length is exact, and the small
+    quadratic part is not. Choosing the tokens is not counted.
+
+    Args:
+        config: the architecture.
+        sequence: length of the prefill before the first cut.
+        kept_sequence: length behind the last cut.
+        layer_mean: mean length over the decoder's layers.
+    """
+    layers = config.text.num_hidden_layers
+    dropped = sequence - kept_sequence
+    share = (layer_mean - kept_sequence) / dropped if dropped > 0 else 1.0
+    below = layers * min(max(share, 0.0), 1.0)  # records round the mean
+    return _count(config, below, layers - below, sequence, kept_sequence).total
 
 
 def most_speedup(config: OpenVLAConfig, cut: int) -> float:
     """Dense over pruned MACs when no visual token at all lived above the cut."""
     dense = query_macs(config, cut=cut, kept_per_view=config.tokens_per_view)
     return dense.total / query_macs(config, cut=cut, kept_per_view=0).total
+
+
+def _count(config: OpenVLAConfig, below: float, above: float, full: int, short: int) -> QueryMacs:
+    """One query with `below` layers on `full` tokens and `above` layers on `short` ones."""
+    text, d = config.text, config.text.hidden_size
+    parallel = config.decoding == "parallel"
+    actions = config.chunk * config.dof if parallel else 1
+    head = 0 if config.head == "l1" else actions * d * text.vocab_size
+    return QueryMacs(
+        vision=len(config.views) * _vision(config),
+        prefill_below=round(below * _layer(text, full, full)),
+        prefill_above=round(above * _layer(text, short, short)),
+        decode=0 if parallel else _decode(config, round(below), full, short),
+        head=head + (_l1_head(d, config.chunk, config.dof) if config.head == "l1" else 0),
+    )
 
 
 def _layer(text: TextConfig, queries: int, keys: int) -> int:

@@ -17,6 +17,7 @@ from pruning.registry import make_method
 from pruning.runtime import Pruner
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from policy.openvla.config import OpenVLAConfig
@@ -97,14 +98,33 @@ class OpenVLAPolicy(Contract):
             ObservationError: when the observation lacks a view or proprioception, or when its
                 instruction makes a longer sequence than the decoder reads.
         """
-        observation.check_against(self.observation_spec)
+        return self.infer_batch([observation], [state])[0]
+
+    def infer_batch(
+        self, observations: Sequence[Observation], states: Sequence[PrunerState]
+    ) -> list[Inference]:
+        """Run the queries of several environments in one forward pass.
+
+        Every query keeps the tokens that `infer` would keep. Times are those of the whole pass.
+
+        Raises:
+            ObservationError: as `infer`.
+        """
+        for observation in observations:
+            observation.check_against(self.observation_spec)
         clock = Stopwatch(self.runtime.synchronize)
-        query = self._query(observation)
+        queries = [self._query(observation) for observation in observations]
         clock.mark("preprocess")
-        answer = self.runtime.run(query, state, clock)
-        chunk = self._chunk(answer)
+        answers = self.runtime.run_batch(queries, states, clock)
+        chunks = [self._chunk(answer) for answer in answers]
         clock.mark("postprocess")
-        timing = Timing(
+        return [
+            Inference(chunk, answer.state, self._timing(answer, clock, len(answers)))
+            for chunk, answer in zip(chunks, answers, strict=True)
+        ]
+
+    def _timing(self, answer: Answer, clock: Stopwatch, batch: int) -> Timing:
+        return Timing(
             query_ms=clock.total_ms,
             phase_ms=clock.phase_ms,
             visual_tokens=len(self.config.views) * self.config.tokens_per_view,
@@ -114,8 +134,8 @@ class OpenVLAPolicy(Contract):
             kept_sequence_tokens=answer.kept_sequence_tokens,
             spans=tuple(clock.spans),
             layer_sequence_tokens=answer.layer_sequence_tokens,
+            batch=batch,
         )
-        return Inference(chunk, answer.state, timing)
 
     def _query(self, observation: Observation) -> Query:
         input_ids = torch.from_numpy(self.prompt_ids(observation.instruction))

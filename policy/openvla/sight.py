@@ -5,18 +5,19 @@ Rows of attention are recomputed from the queries and keys of one layer, for the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
 from policy.openvla.decoder import rotate
+from policy.openvla.walk import stack
 from pruning.attention_rows import attention_rows
 from pruning.base import ROW_KINDS
 from pruning.qk import mean_product, row_attention
 from pruning.types import Heads, PruneContext
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from jaxtyping import Bool, Float, Float32
     from torch import Tensor
@@ -29,6 +30,40 @@ if TYPE_CHECKING:
 TOWER = frozenset({"tower_attention", "tower_keys"})
 
 
+class Seen(NamedTuple):
+    """What the vision side gives for one query.
+
+    Attributes:
+        tower: its output before the projector.
+        visual: tokens in the decoder's space.
+        probes: queries and keys of the towers, when some method needs them.
+    """
+
+    tower: Float[Tensor, "v n w"]
+    visual: Float[Tensor, "v n d"]
+    probes: list[TowerProbe]
+
+
+def look(
+    model: OpenVLAModel,
+    pixels: Sequence[Float32[Tensor, "1 c h w"]],
+    texts: Sequence[Float[Tensor, "1 t d"]],
+    needs: Sequence[Collection[str]],
+) -> list[Sight]:
+    """The eyes on some queries, whose views are encoded as one batch."""
+    probes: list[TowerProbe] = []
+    watch = probes if any(TOWER & set(need) for need in needs) else None
+    language = stack([text.mean(1) for text in texts]) if model.film else None
+    towers = model.vision_backbone(stack(pixels), language, watch)
+    visual, views = model.projector(towers), towers.shape[1]
+    sights = []
+    for row, (own, text, need) in enumerate(zip(pixels, texts, needs, strict=True)):
+        at = slice(row * views, (row + 1) * views)
+        mine = [probe._replace(q=probe.q[at], k=probe.k[at]) for probe in probes]
+        sights.append(Sight(model, own, text, need, Seen(towers[row], visual[row], mine)))
+    return sights
+
+
 class Sight:
     """The eyes of a method on one query.
 
@@ -37,6 +72,7 @@ class Sight:
         pixels: normalised frames.
         text: embeddings of BOS, prompt and, when decoding in parallel, the stop token.
         needs: what the method declared, over all its cuts.
+        seen: what the vision side gave.
     """
 
     def __init__(
@@ -45,14 +81,11 @@ class Sight:
         pixels: Float32[Tensor, "1 c h w"],
         text: Float[Tensor, "1 t d"],
         needs: Collection[str],
+        seen: Seen,
     ) -> None:
         self.model, self.pixels, self.needs = model, pixels, needs
         self.prompt = text[0, 1:] if model.causal else text[0, 1:-1]
-        self.probes: list[TowerProbe] = []
-        probes = self.probes if TOWER & set(needs) else None
-        language = text.mean(1) if model.film else None
-        self.tower = model.vision_backbone(pixels, language, probes)[0]
-        self.visual = model.projector(self.tower)
+        self.tower, self.visual, self.probes = seen
 
     def context(
         self, walk: Walk, cut: int, stride: int, needs: Collection[str], **given: Any

@@ -1,4 +1,6 @@
-"""One sequence on its way through the decoder, from embeddings to actions.
+"""Sequences on their way through the decoder, from embeddings to actions.
+
+Every query walks by itself; where walks are of one length, their layers run as one batch.
 
 Tokens keep the rotary phase of their original position, also after others have left, and an
 autoregressive decode goes on from the original numbering.
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from policy.openvla.decoder import KeyValue, rope_table
+from policy.openvla.decoder import KeyValue, LayerOutput, Rope, rope_table
 from policy.openvla.reuse import Reused, mask_of
 from pruning.attention_rows import attention_rows
 from pruning.transition import transition_variation
@@ -66,7 +68,7 @@ class Walk:
         self.transition: Float[Tensor, "1 s"] | None = None
         self.at_cut: Probe | None = None
         self.caches: list[KeyValue] = []
-        self._decoded: list[Float[Tensor, "1 h 1 d"]] = []
+        self._decoded: list[Float[Tensor, "1 h 1 d"]] = []  # queries of the action layer
         self._at_action: tuple[Probe, Kept | None, int] | None = None
 
     def enter(self, x: Float[Tensor, "1 s d"]) -> None:
@@ -76,23 +78,27 @@ class Walk:
 
     def through(self, layers: Iterable[int], probe: int | None = None) -> None:
         """Run some layers; remember queries and keys of layer `probe` and of the action layer."""
-        causal, reused = self.model.causal, self.reused
-        for index in layers:
-            trace = self._trace(index)
-            past, mask = (None, None) if reused is None else (reused.past(index), reused.mask)
-            layer = self.layers[index]
-            out = layer(self.x, self.rope, causal=causal, past=past, mask=mask, trace=trace)
-            self.x, self.layers_done = out.x, index + 1
-            self.tokens_seen += out.x.shape[1]
-            for before, after in trace or ():
-                change = transition_variation(before, after)
-                self.transition = change if self.transition is None else self.transition + change
-            if causal or reused is not None:
-                self.caches.append(out.cache)
-            if index == probe:
-                self.at_cut = Probe(out.q, out.cache.k)
-            if index == self.action_layer:
-                self._at_action = Probe(out.q, out.cache.k), self.kept, self.alive
+        _run_layers([self], layers, probe)
+
+    def took(self, index: int, out: LayerOutput, changes: Sequence[Tensor], probe: bool) -> None:
+        """Layer `index` has run; its output becomes this walk's.
+
+        Args:
+            index: the layer.
+            out: what it gave.
+            changes: what its modules did to every token, when that is traced.
+            probe: remember its queries and keys.
+        """
+        self.x, self.layers_done = out.x, index + 1
+        self.tokens_seen += out.x.shape[1]
+        for change in changes:
+            self.transition = change if self.transition is None else self.transition + change
+        if self.model.causal or self.reused is not None:
+            self.caches.append(out.cache)
+        if probe:
+            self.at_cut = Probe(out.q, out.cache.k)
+        if index == self.action_layer:
+            self._at_action = Probe(out.q, out.cache.k), self.kept, self.alive
 
     def keep_only(self, selection: Selection) -> None:
         """Let the other visual tokens leave; all tokens that are not visual stay."""
@@ -150,28 +156,13 @@ class Walk:
         """Indices of the visual tokens of every view that reached the last layer."""
         return self._all() if self.kept is None else self.kept
 
-    def parallel(self, clock: Stopwatch) -> Decoded:
-        """All actions from one forward: token ids `[chunk * dof]`, or values `[chunk, dof]`."""
-        model, hidden = self.model, self.x[:, self.moved(self.layout.action_rows)]
-        if model.action_head is not None:
-            values = model.action_head(model.language_model.model.norm(hidden))[0]
-            clock.mark("head")
-            return None, values
-        tokens = model.language_model.logits(hidden)[0].argmax(-1)
-        clock.mark("head")
-        return tokens, None
-
     def decode(self, clock: Stopwatch) -> Decoded:
         """Action tokens one by one, greedily, on the key-value cache."""
-        model, language = self.model, self.model.language_model
-        token = language.logits(self.x[:, -1:])[0].argmax(-1)
-        tokens = [token]
-        for step in range(model.config.dof - 1):
-            position = torch.tensor([self.layout.prompt_end + step], device=token.device)
-            token = self._next(token, position)
-            tokens.append(token)
-        clock.mark("decode")
-        return torch.cat(tokens), None
+        return decode([self], clock)[0]
+
+    def heard(self, caches: Sequence[KeyValue], queries: Sequence[Tensor]) -> None:
+        """The caches after the decode, and the action layer's queries of every decoded token."""
+        self.caches, self._decoded = list(caches), list(queries)
 
     def answer_with(self, kept: Sequence[Int64[Tensor, " k"]], cut: int) -> Float[Tensor, "a o"]:
         """What the action rows would say if these visual tokens lived from layer `cut` on.
@@ -224,23 +215,116 @@ class Walk:
         flat = kept[0]
         return tuple(flat[flat // tokens == view] - view * tokens for view in range(views))
 
-    def _trace(self, index: int) -> list[tuple[Tensor, Tensor]] | None:
-        return [] if self.trace_from is not None and index >= self.trace_from else None
-
-    def _next(self, token: Int64[Tensor, " 1"], position: Int64[Tensor, " 1"]) -> Tensor:
-        language = self.model.language_model
-        x = language.model.embed_tokens(token)[None]
-        rope = rope_table(self.model.config.text, position)
-        for index, layer in enumerate(self.layers):
-            out = layer(x, rope, causal=True, past=self.caches[index])
-            x, self.caches[index] = out.x, out.cache
-            if index == self.action_layer:
-                self._decoded.append(out.q)
-        return language.logits(x)[0].argmax(-1)
+    def traces(self, index: int) -> bool:
+        """Whether what layer `index` does to every token is added up."""
+        return self.trace_from is not None and index >= self.trace_from
 
     def _all(self) -> Int64[Tensor, "v n"]:
         every = torch.arange(self.layout.tokens, device=self.x.device)
         return every.expand(self.layout.views, -1)
+
+
+def advance(walks: Sequence[Walk], until: int, probe: int | None = None) -> None:
+    """Run the layers before `until`; walks of the same length share every layer's products.
+
+    A walk that reuses keys of the query before runs by itself.
+    """
+    groups: dict[tuple[int, ...], list[Walk]] = {}
+    for number, walk in enumerate(walks):
+        alone = -1 if walk.reused is None else number
+        groups.setdefault((alone, walk.layers_done, walk.x.shape[1]), []).append(walk)
+    for group in groups.values():
+        _run_layers(group, range(group[0].layers_done, until), probe)
+
+
+def parallel(walks: Sequence[Walk], clock: Stopwatch) -> list[Decoded]:
+    """All actions of every walk at once: tokens `[chunk * dof]`, or values `[chunk, dof]`."""
+    model = walks[0].model
+    hidden = stack([walk.x[:, walk.moved(walk.layout.action_rows)] for walk in walks])
+    if model.action_head is not None:
+        values = model.action_head(model.language_model.model.norm(hidden))
+        clock.mark("head")
+        return [(None, row) for row in values]
+    tokens = model.language_model.logits(hidden).argmax(-1)
+    clock.mark("head")
+    return [(row, None) for row in tokens]
+
+
+def decode(walks: Sequence[Walk], clock: Stopwatch) -> list[Decoded]:
+    """Action tokens of every walk one by one, greedily, on the key-value cache."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, walk in enumerate(walks):
+        lengths = tuple(cache.k.shape[2] for cache in walk.caches)
+        groups.setdefault(lengths, []).append(number)
+    found: dict[int, Decoded] = {}
+    for numbers in groups.values():
+        tokens = _decode([walks[number] for number in numbers])
+        found |= {number: (row, None) for number, row in zip(numbers, tokens, strict=True)}
+    clock.mark("decode")
+    return [found[number] for number in range(len(walks))]
+
+
+def stack(rows: Sequence[Tensor]) -> Tensor:
+    """Tensors of one row each as one batch; a lone one as it is."""
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
+def _run_layers(group: Sequence[Walk], layers: Iterable[int], probe: int | None) -> None:
+    """Run some layers on walks that look alike; only a lone one may reuse keys."""
+    first = group[0]
+    causal, reused = first.model.causal, first.reused
+    x, rope = stack([walk.x for walk in group]), _rope_of(group)
+    for index in layers:
+        past, mask = (None, None) if reused is None else (reused.past(index), reused.mask)
+        trace: list[tuple[Tensor, Tensor]] | None = [] if first.traces(index) else None
+        out = first.layers[index](x, rope, causal=causal, past=past, mask=mask, trace=trace)
+        x = out.x
+        changes = [transition_variation(before, after) for before, after in trace or ()]
+        for row, walk in enumerate(group):
+            own = out if len(group) == 1 else _row_of(out, row)
+            mine = [change[row : row + 1] for change in changes]
+            walk.took(index, own, mine, index == probe)
+
+
+def _row_of(out: LayerOutput, row: int) -> LayerOutput:
+    at, cache = slice(row, row + 1), out.cache
+    return LayerOutput(out.x[at], out.q[at], KeyValue(cache.k[at], cache.v[at]))
+
+
+def _rope_of(group: Sequence[Walk]) -> Rope:
+    """The rotary phases of a group; one table while nothing has left any sequence."""
+    if len(group) == 1 or all(walk.kept is None for walk in group):
+        return group[0].rope
+    cos, sin = (torch.stack([walk.rope[part] for walk in group])[:, None] for part in (0, 1))
+    return Rope(cos, sin)
+
+
+def _decode(group: Sequence[Walk]) -> Int64[Tensor, "b a"]:
+    model, first = group[0].model, group[0]
+    language = model.language_model
+    caches = [
+        KeyValue(stack([cache.k for cache in layer]), stack([cache.v for cache in layer]))
+        for layer in zip(*(walk.caches for walk in group), strict=True)
+    ]
+    token = language.logits(stack([walk.x[:, -1:] for walk in group]))[:, 0].argmax(-1)
+    position = torch.tensor([walk.layout.prompt_end for walk in group], device=token.device)
+    tokens, queries = [token], []
+    for step in range(model.config.dof - 1):
+        x = language.model.embed_tokens(token)[:, None]
+        table = rope_table(model.config.text, position + step)
+        rope = Rope(table.cos[:, None, None], table.sin[:, None, None])
+        for index, layer in enumerate(first.layers):
+            out = layer(x, rope, causal=True, past=caches[index])
+            x, caches[index] = out.x, out.cache
+            if index == first.action_layer:
+                queries.append(out.q)
+        token = language.logits(x)[:, 0].argmax(-1)
+        tokens.append(token)
+    for row, walk in enumerate(group):
+        at = slice(row, row + 1)
+        own = [KeyValue(cache.k[at], cache.v[at]) for cache in caches]
+        walk.heard(own, [q[at] for q in queries])
+    return torch.stack(tokens, 1)
 
 
 @lru_cache(maxsize=64)

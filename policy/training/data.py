@@ -80,8 +80,16 @@ class Sampler:
 
     def draw(self) -> Batch:
         """The next batch."""
+        return self.gather(self._steps())
+
+    def skip(self, batches: int) -> None:
+        """Go on as if so many batches had been drawn."""
+        for _ in range(batches):
+            self._steps()
+
+    def _steps(self) -> Int64[np.ndarray, " b"]:
         which = self.rng.choice(len(self.buckets), p=self.bucket_odds)
-        return self.gather(self.rng.choice(self.buckets[which], self.batch, p=self.odds[which]))
+        return self.rng.choice(self.buckets[which], self.batch, p=self.odds[which])
 
     def gather(self, steps: Int64[np.ndarray, " b"]) -> Batch:
         """The batch of the given steps."""

@@ -26,6 +26,14 @@ from policy.openvla.checkpoint import load_tensors
 from policy.training.data import Batch, Sampler
 from policy.training.objective import Losses, TrainingNet
 from policy.training.resize import resize_patches
+from policy.training.standing import (
+    Standing,
+    StandingError,
+    read_standing,
+    standing_weights,
+    take_standing,
+    write_standing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
     from policy.training.recipe import Recipe, Stage
 
 REPORT_EVERY = 50
-SAVE_EVERY_S = 120.0
+"""Steps between two lines of progress; the run can go on from each of them."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Job:
             `raw.safetensors`), or a checkpoint folder, whose training heads begin anew.
         compile: fuse the network with torch.compile (needs a C++ compiler on a CPU).
         device: `cpu` or `cuda`.
+        part: which recipe of the run this is, for `resume`.
+        resume: go on where the run in `out` stands.
     """
 
     config: OpenVLAConfig
@@ -64,6 +74,8 @@ class Job:
     init: Path | None = None
     compile: bool = True
     device: str = "cpu"
+    part: int = 0
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,9 +96,14 @@ def fit(job: Job, data: TrainingData, report: Callable[[Progress], None]) -> Pat
     """Train and return the path of the averaged weights.
 
     The workers are forked, so that all of them read one copy of the frames.
+
+    Raises:
+        StandingError: when a run to go on with is damaged, or was shared by other `workers`.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    if job.workers == 1:
+    if _first(job).stage >= len(job.recipe.stages):
+        pass
+    elif job.workers == 1:
         _work(0, job, data, None, report)
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -110,8 +127,13 @@ def _work(
             "gloo", init_method=meeting, rank=rank, world_size=job.workers
         )
     torch.manual_seed(job.seed)
+    first = _first(job)
     carried = load_weights(job.init) if job.init else None
+    if first.stage or first.step:
+        carried = standing_weights(job.out)
     for number, stage in enumerate(job.recipe.stages):
+        if number < first.stage:
+            continue
         trainer = Trainer(job, stage, carried)
         sampler = Sampler(
             data,
@@ -119,7 +141,8 @@ def _work(
             chunk=job.config.chunk,
             seed=job.seed * 1000 + number * 100 + rank,
         )
-        carried = trainer.run(sampler, number, rank, report)
+        begin = first.step if number == first.stage else 0
+        carried = trainer.run(sampler, number, rank, report, begin)
     if meeting is not None:
         distributed.destroy_process_group()
 
@@ -143,23 +166,28 @@ class Trainer:
         self.steps = math.ceil(stage.samples / (stage.batch * job.workers))
 
     def run(
-        self, sampler: Sampler, number: int, rank: int, report: Callable[[Progress], None]
+        self,
+        sampler: Sampler,
+        number: int,
+        rank: int,
+        report: Callable[[Progress], None],
+        begin: int = 0,
     ) -> dict[str, Tensor]:
-        """Train the stage; returns the raw weights for the next one."""
+        """Train the stage from step `begin` on; returns the raw weights for the next one."""
         job = self.job
         plain = plain_attention() if job.device == "cpu" else contextlib.nullcontext()
         meter = Meter(job, number, self.stage)
-        saved = time.monotonic()
+        if begin:
+            take_standing(job.out, self.net, self.average, self.optimizers)
+            sampler.skip(begin)
         with plain:
-            for step in range(self.steps):
+            for step in range(begin, self.steps):
                 losses = self.step(step, sampler.draw())
-                if rank == 0:
-                    meter.add(step, losses, report)
-                    if time.monotonic() - saved > SAVE_EVERY_S:
-                        self.save()
-                        saved = time.monotonic()
+                if rank == 0 and meter.add(losses):
+                    self.save(Standing(job.part, number, step + 1, job.workers))
+                    meter.tell(step, report)
         if rank == 0:
-            self.save()
+            self.save(Standing(job.part, number + 1, 0, job.workers))
         return _state(self.net)
 
     def step(self, step: int, batch: Batch) -> Losses:
@@ -182,8 +210,8 @@ class Trainer:
         torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - decay)
         return Losses(*(loss.detach() for loss in losses))
 
-    def save(self) -> None:
-        """Write averaged and raw weights, each whole or not at all."""
+    def save(self, standing: Standing) -> None:
+        """Write averaged and raw weights, and where the run stands, each whole or not at all."""
         raw = _state(self.net)
         names = [name for name, _ in self.net.named_parameters()]
         averaged = raw | dict(zip(names, (p.cpu() for p in self.average), strict=True))
@@ -191,6 +219,7 @@ class Trainer:
             partial = self.job.out / f"{name}.partial"
             save_file({k: v.contiguous() for k, v in state.items()}, partial)
             os.replace(partial, self.job.out / f"{name}.safetensors")
+        write_standing(self.job.out, standing, self.net, self.average, self.optimizers)
 
     def _schedule(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.job.recipe.warmup_steps)
@@ -207,12 +236,14 @@ class Meter:
         self.count = 0
         self.since = time.monotonic()
 
-    def add(self, step: int, losses: Losses, report: Callable[[Progress], None]) -> None:
-        """Take one step's losses in; report every so many steps."""
+    def add(self, losses: Losses) -> bool:
+        """Take one step's losses in; True when it is time to `tell`."""
         self.sums += torch.stack(losses).float().cpu()
         self.count += 1
-        if self.count < REPORT_EVERY:
-            return
+        return self.count >= REPORT_EVERY
+
+    def tell(self, step: int, report: Callable[[Progress], None]) -> None:
+        """Log and report what was taken in, up to `step`."""
         per_step = self.stage.batch * self.job.workers
         now = time.monotonic()
         mean = (self.sums / self.count).tolist()
@@ -229,6 +260,20 @@ class Meter:
         report(progress)
         self.sums.zero_()
         self.count, self.since = 0, now
+
+
+def _first(job: Job) -> Standing:
+    """Where to begin: at the first step, unless there is something to go on with."""
+    start = Standing(job.part, 0, 0, job.workers)
+    found = read_standing(job.out) if job.resume else None
+    if found is None or found.part < job.part:
+        return start
+    if found.workers != job.workers:
+        raise StandingError(
+            f"{job.out} was trained by {found.workers} processes: go on with `--workers "
+            f"{found.workers}`, or start anew with `--out NEW`"
+        )
+    return found if found.part == job.part else start._replace(stage=len(job.recipe.stages))
 
 
 def initialise(net: TrainingNet) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from policy.types import Timing
 from sim.rollout.match import adapt_actions, match
 from sim.rollout.simulator import FILM_EVERY
-from sim.rollout.types import Beat, EpisodeRecord, Frame, Job, Recording
+from sim.rollout.types import Beat, EpisodeRecord, Frame, Job, QueryTruth, Recording
+from sim.truth import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +29,13 @@ EXPERT_STEPS = 8  # control steps per request when the expert acts
 
 
 class Turn(NamedTuple):
-    """One query and the steps that followed it; an expert's turn has no chunk."""
+    """One query and the steps that followed it; an expert's turn has no chunk, few have truth."""
 
     advance: Advance
     timings: list[Timing]
     kept: Kept
     chunk: ActionChunk | None = None
+    truth: QueryTruth | None = None
 
 
 class Agent(Protocol):
@@ -67,10 +69,14 @@ class PolicyAgent:
         policy: the policy.
         execute: control steps executed of each chunk; None asks the policy, then the chunk.
         watch: look between the steps, too; for recordings.
+        truth: set kept tokens beside the simulator's segmentation.
     """
 
-    def __init__(self, policy: Policy, execute: int | None, *, watch: bool = False) -> None:
-        self._policy, self._watch = policy, watch
+    def __init__(
+        self, policy: Policy, execute: int | None, *, watch: bool = False, truth: bool = False
+    ) -> None:
+        self._policy, self._watch, self._truth = policy, watch, truth
+        self._witness: Witness | None = None
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
         self._adapter: Adapter | None = None
@@ -85,6 +91,8 @@ class PolicyAgent:
         if self._choose is None:
             self._choose = match(self._policy, suite)
             self._adapter = adapt_actions(self._policy, suite)
+            if self._truth:
+                self._witness = Witness(self._policy, suite)
             self._policy.infer(self._choose(observation), self._state)
 
     def turn(self, simulator: Simulator, seen: Observation, most: int, film: int | None) -> Turn:
@@ -94,8 +102,12 @@ class PolicyAgent:
         actions = chunk.actions[: min(self._execute, most)]
         if self._adapter is not None:
             actions = self._adapter.convert(actions)
+        truth = None
+        if self._witness is not None:
+            view_tokens = timing.visual_tokens // len(chunk.kept)
+            truth = self._witness.compare(simulator.truth(), chunk.kept, view_tokens)
         advance = simulator.advance(actions, film, watch=self._watch)
-        return Turn(advance, [timing], chunk.kept, chunk)
+        return Turn(advance, [timing], chunk.kept, chunk, truth)
 
 
 class ExpertAgent:
@@ -159,6 +171,7 @@ class _Notes:
         self._opening = opening
         self._success = self._wrong = False
         self._timings: list[Timing] = []
+        self._truth: list[QueryTruth] = []
         self._frames = [Frame(0, opening.images, ())]
 
     def add(self, turn: Turn) -> None:
@@ -168,6 +181,8 @@ class _Notes:
         self._success = advance.success
         self._wrong |= advance.wrong_object
         self._timings += turn.timings
+        if turn.truth is not None:
+            self._truth.append(turn.truth)
 
     def record(self, job: Job, suite: SuiteSpec, seconds: float) -> EpisodeRecord:
         start, spoken = self._opening.start, self._opening.observation.instruction
@@ -194,7 +209,9 @@ class _Notes:
             layer_sequence_tokens=[round(t.layer_sequence_tokens, 2) for t in timings],
             warmup=[i for i, t in enumerate(timings) if t.dense_warmup],
             retries=job.attempt,
+            batch=[t.batch for t in timings] if any(t.batch > 1 for t in timings) else [],
             seconds=round(seconds, 4),
+            truth=self._truth,
         )
 
     def recording(self, record: EpisodeRecord, suite: SuiteSpec) -> Recording:

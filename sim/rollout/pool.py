@@ -1,20 +1,15 @@
-"""The supervisor of episode workers: hands out jobs, watches for life, ends what is silent.
-
-All retrying is decided here, so it is the same whether a simulator or a whole worker was lost:
-once more, then the episode is an error.
-"""
+"""The supervisor of episode workers: hands out jobs, watches for life, ends what is silent."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections import deque
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
+from sim.rollout.ledger import Ledger
 from sim.rollout.process import Child
-from sim.rollout.types import Beat, Done, EpisodeRecord, Fatal, Job, Lost, RolloutError
+from sim.rollout.types import Beat, Lost
 from sim.rollout.worker import serve_episodes
 
 if TYPE_CHECKING:
@@ -22,10 +17,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from sim.rollout.types import Done, Fatal, Job
     from sim.rollout.worker import WorkerSpec
 
-ATTEMPTS = 2
-ERRORS_IN_A_ROW = 8
 GRACE_S = 2.0
 
 
@@ -63,23 +57,16 @@ class Pool:
             RolloutError: when a worker says that no retry will help, or when so many episodes in a
                 row were lost that the simulator itself must be broken.
         """
-        waiting, errors = deque(jobs), 0
-        while waiting or any(worker.job for worker in self._workers):
+        ledger = Ledger(jobs, self._spec.log or "stderr")
+        while ledger.waiting or any(worker.job for worker in self._workers):
             for worker in self._workers:
-                if worker.job is None and waiting:
-                    worker.give(waiting.popleft())
+                if worker.job is None and ledger.waiting:
+                    worker.give(ledger.waiting.popleft())
             for worker in self._hear():
-                done = self._settle(worker, waiting)
-                if done is None:
-                    continue
-                errors = errors + 1 if done.record.outcome == "error" else 0
-                yield done
-                if errors >= ERRORS_IN_A_ROW:
-                    raise RolloutError(
-                        f"{errors} episodes in a row were lost, the last with: {done.record.error};"
-                        f" see {self._spec.log or 'stderr'}, then run `leanvla doctor`",
-                        exit_code=3,
-                    )
+                done = self._settle(worker, ledger)
+                if done is not None:
+                    yield done
+                    ledger.count(done)
 
     def _hear(self) -> list[_Worker]:
         """Wait until some worker spoke or some deadline passed."""
@@ -89,20 +76,12 @@ class Pool:
         now = time.monotonic()
         return [w for w in busy if w.child.connection in spoke or w.deadline <= now]
 
-    def _settle(self, worker: _Worker, waiting: deque[Job]) -> Done | None:
+    def _settle(self, worker: _Worker, ledger: Ledger) -> Done | None:
         message = worker.listen()
         if isinstance(message, Beat):
             self._listen(message)
             return None
-        job = worker.release()
-        if isinstance(message, Fatal):
-            raise RolloutError(message.reason, message.exit_code)
-        if isinstance(message, Done):
-            return message
-        if job.attempt + 1 < ATTEMPTS:
-            waiting.appendleft(dataclasses.replace(job, attempt=job.attempt + 1))
-            return None
-        return Done(_error_record(job, message.reason))
+        return ledger.settle(worker.release(), message)
 
 
 class _Worker:
@@ -159,14 +138,3 @@ class _Worker:
 
     def _touch(self) -> None:
         self.deadline = time.monotonic() + self._spec.deadlines.silence
-
-
-def _error_record(job: Job, reason: str) -> EpisodeRecord:
-    return EpisodeRecord(
-        seed=job.seed,
-        method=job.cell.method,
-        keep=job.cell.keep,
-        outcome="error",
-        retries=job.attempt,
-        error=reason,
-    )

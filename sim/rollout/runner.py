@@ -38,11 +38,14 @@ class Plan:
         cells: squares of the grid, dense first.
         seeds: one scene per seed, the same for every cell.
         swap: tell the policy another valid instruction, judge the original.
+        block: seeds that one cell runs before the next cell; above 1 where environments of the
+            same cell share forward passes.
     """
 
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     swap: bool = False
+    block: int = 1
 
     @property
     def episodes(self) -> int:
@@ -77,12 +80,12 @@ def run_grid(
         RolloutError: when two cells began the same seed from different initial states, or when the
             pool gives up.
     """
-    hashes = _Hashes()
+    hashes = SeedHashes()
     for record in store:
         hashes.check(record)
     todo = [job for job in _jobs(plan) if (job.cell, job.seed) not in store]
-    results = pool.run(job for job in todo if _computes(job.cell))
-    reused = [cell for cell in plan.cells if not _computes(cell)]
+    results = pool.run(job for job in todo if computes(job.cell))
+    reused = [cell for cell in plan.cells if not computes(cell)]
 
     def keep(record: EpisodeRecord) -> None:
         hashes.check(record)
@@ -126,7 +129,7 @@ def choose_videos(plan: Plan, store: EpisodeStore, most: int) -> list[EpisodeRec
     The lowest keep ratio comes first and the reference last: pruning shows where it is hardest.
     """
     chosen: list[EpisodeRecord] = []
-    for cell in sorted(filter(_computes, plan.cells), key=lambda cell: cell.keep):
+    for cell in sorted(filter(computes, plan.cells), key=lambda cell: cell.keep):
         for outcome in ("success", "failure"):
             matching = (record for record in store.of(cell) if record.outcome == outcome)
             chosen += [record for record in [next(matching, None)] if record]
@@ -150,10 +153,13 @@ def choose_overlays(plan: Plan, store: EpisodeStore) -> list[EpisodeRecord]:
 
 
 def _jobs(plan: Plan) -> Iterator[Job]:
-    return (Job(cell, seed, plan.swap) for seed in plan.seeds for cell in plan.cells)
+    for start in range(0, len(plan.seeds), plan.block):
+        seeds = plan.seeds[start : start + plan.block]
+        yield from (Job(cell, seed, plan.swap) for cell in plan.cells for seed in seeds)
 
 
-def _computes(cell: Cell) -> bool:
+def computes(cell: Cell) -> bool:
+    """Whether a cell needs episodes of its own; one that keeps everything has dense's."""
     return cell.method == DENSE or cell.pruned
 
 
@@ -168,13 +174,18 @@ def _copy_dense(
             keep(msgspec.structs.replace(dense, method=cell.method, reused_from=DENSE))
 
 
-class _Hashes:
+class SeedHashes:
     """Every cell must begin a seed from the same initial state, or nothing is paired."""
 
     def __init__(self) -> None:
         self._first: dict[int, EpisodeRecord] = {}
 
     def check(self, record: EpisodeRecord) -> None:
+        """Compare an episode with the first one of its seed.
+
+        Raises:
+            RolloutError: when they began from different initial states.
+        """
         if record.outcome == "error":
             return
         first = self._first.setdefault(record.seed, record)

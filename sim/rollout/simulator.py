@@ -10,28 +10,36 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sim.rollout.factories import make_suite
 from sim.rollout.process import Child
+from sim.rollout.types import EpisodeLostError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from jaxtyping import Float32, UInt8
+    from jaxtyping import Float32, Float64, UInt8
     from numpy import ndarray
 
     from policy.types import Observation
     from sim.rollout.types import Deadlines, Source
-    from sim.suites.base import EpisodeStart, StepResult, Suite, SuiteSpec
+    from sim.suites.base import (
+        EpisodeStart,
+        SavesState,
+        ShowsTruth,
+        StepResult,
+        Suite,
+        SuiteSpec,
+    )
+    from sim.truth import Truth
 
     Images = tuple[UInt8[ndarray, "size size 3"], ...]
 
 FILM_EVERY = 2  # control steps between recorded frames
 
 
-class SimulatorLostError(RuntimeError):
+class SimulatorLostError(EpisodeLostError):
     """The simulator hung, crashed or raised; the episode is lost, the next one need not be."""
 
 
@@ -110,6 +118,20 @@ class Simulator:
         """Let the scripted expert act for up to `steps` control steps, then look."""
         return self._ask("follow_expert", steps, film)
 
+    def truth(self) -> Truth:
+        """What matters now, and where it appears; for suites that tell it."""
+        return self._ask("truth")
+
+    def save(self) -> Float64[ndarray, " state"]:
+        """The running episode, to be returned to; for suites that save theirs."""
+        return self._ask("save")
+
+    def restore(
+        self, seed: int, state: Float64[ndarray, " state"], film: int | None = None, *, swap: bool
+    ) -> Opening:
+        """Return to a saved state of an episode of `seed`, whatever ran since, and look."""
+        return self._ask("restore", seed, swap, state, film)
+
     def close(self) -> None:
         """End the process. Safe to call at any time, any number of times."""
         if self._child is not None:
@@ -175,17 +197,41 @@ def _answer(desk: _Desk, request: str, args: tuple[Any, ...]) -> tuple[str, Any]
         return "error", describe(error)
 
 
-@dataclass(frozen=True)
 class _Desk:
     """The simulator's side of the requests of `Simulator`."""
 
-    suite: Suite
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self._seed: tuple[int, bool] | None = None
+        self._start: EpisodeStart | None = None
 
     def begin(self, seed: int, swap: bool, film: int | None) -> Opening:
-        start = self.suite.reset(seed)
+        start = self._reset(seed, swap)
+        return Opening(start, self.suite.observe(), self._look(film))
+
+    def truth(self) -> Truth:
+        from sim.truth import suite_truth
+
+        return suite_truth(cast("ShowsTruth", self.suite))
+
+    def save(self) -> Float64[ndarray, " state"]:
+        return cast("SavesState", self.suite).save_state()
+
+    def restore(
+        self, seed: int, swap: bool, state: Float64[ndarray, " state"], film: int | None
+    ) -> Opening:
+        start = self._start
+        if start is None or self._seed != (seed, swap):
+            start = self._reset(seed, swap)
+        cast("SavesState", self.suite).load_state(state)
+        return Opening(start, self.suite.observe(), self._look(film))
+
+    def _reset(self, seed: int, swap: bool) -> EpisodeStart:
+        self._start = self.suite.reset(seed)
+        self._seed = seed, swap
         if swap:
             self.suite.set_instruction(self.suite.alternative_instruction(seed))
-        return Opening(start, self.suite.observe(), self._look(film))
+        return self._start
 
     def advance(
         self, actions: Float32[ndarray, "k dof"], film: int | None, watch: bool = False

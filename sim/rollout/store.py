@@ -7,17 +7,19 @@ episode that never finished.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from sim.rollout.types import Cell, EpisodeRecord, RolloutError
+from sim.rollout.types import EpisodeRecord, RolloutError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from typing_extensions import Self
+
+    from sim.rollout.types import Cell
 
 _DECODER = msgspec.json.Decoder(EpisodeRecord)
 
@@ -36,11 +38,11 @@ class EpisodeStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.notice: str | None = None
-        self._episodes: dict[tuple[Cell, int], EpisodeRecord] = {}
-        good = self._load(path) if path.exists() else 0
+        found = read_episodes(path)
+        self.notice = found.notice
+        self._episodes = {(record.cell, record.seed): record for record in found.records}
         self._file = path.open("ab")
-        self._file.truncate(good)
+        self._file.truncate(found.good)
 
     def __enter__(self) -> Self:
         """The file is open already."""
@@ -85,22 +87,42 @@ class EpisodeStore:
         os.fsync(self._file.fileno())
         self._episodes[key] = record
 
-    def _load(self, path: Path) -> int:
-        """Read all whole lines and return how many bytes of the file are good."""
-        good = 0
-        lines = path.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
-            record = _decode(line)
-            if record is None:
-                if number < len(lines):
-                    raise RolloutError(
-                        f"{path} line {number} is damaged: remove the line, or choose another --out"
-                    )
-                self.notice = f"{path.name}: dropped a torn last line; that episode runs again"
-                break
-            self._episodes[record.cell, record.seed] = record
-            good += len(line)
-        return good
+
+class Found(NamedTuple):
+    """What an `episodes.jsonl` holds.
+
+    Attributes:
+        records: its episodes, in the order in which they finished.
+        good: bytes of whole lines.
+        notice: that the last line is torn, in one sentence; None when it is not.
+    """
+
+    records: list[EpisodeRecord]
+    good: int
+    notice: str | None
+
+
+def read_episodes(path: Path) -> Found:
+    """Read all whole lines and change nothing; a file that is not there holds none.
+
+    Raises:
+        RolloutError: when a line other than the last is damaged.
+    """
+    records: list[EpisodeRecord] = []
+    good = 0
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        record = _decode(line)
+        if record is None and number < len(lines):
+            raise RolloutError(
+                f"{path} line {number} is damaged: remove the line, or choose another --out"
+            )
+        if record is None:
+            torn = f"{path.name}: dropped a torn last line; that episode runs again"
+            return Found(records, good, torn)
+        records.append(record)
+        good += len(line)
+    return Found(records, good, None)
 
 
 def _decode(line: bytes) -> EpisodeRecord | None:

@@ -34,6 +34,16 @@ class RolloutError(RuntimeError):
         self.exit_code = exit_code
 
 
+class EpisodeLostError(RuntimeError):
+    """An attempt cannot be brought to its end; the next one can.
+
+    Attributes:
+        preempted: see `Lost`.
+    """
+
+    preempted = False
+
+
 class Cell(msgspec.Struct, frozen=True, order=True):
     """One square of the grid: a pruning method at a keep ratio."""
 
@@ -48,6 +58,20 @@ class Cell(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         """`dense`, or `vla_pruner @ 0.25`."""
         return DENSE if self.method == DENSE else f"{self.method} @ {self.keep:g}"
+
+
+class QueryTruth(msgspec.Struct, frozen=True):
+    """What a query kept of what mattered, by the simulator's segmentation.
+
+    Attributes:
+        phase: what the task asked for then.
+        shown: per role (`object`, `gripper`, `goal`), patches of each view that show it.
+        kept: of these, the ones that reached the last layer.
+    """
+
+    phase: str
+    shown: dict[str, list[int]]
+    kept: dict[str, list[int]]
 
 
 class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -68,7 +92,10 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         warmup: indices of the queries that ran dense because the history was not filled.
         retries: attempts that were lost before this one.
         reused_from: the cell whose episode this is, when both are the same computation.
+        batch: per query, the observations that shared its forward pass, and so its `query_ms`;
+            empty when each had its own.
         seconds: wall time of the whole episode, reset and rendering included.
+        truth: per query, what it kept of what mattered; empty unless that was asked for.
     """
 
     seed: int
@@ -94,7 +121,9 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     retries: int = 0
     reused_from: str | None = None
     error: str | None = None
+    batch: list[int] = []
     seconds: float = 0.0
+    truth: list[QueryTruth] = []
 
     @property
     def cell(self) -> Cell:
@@ -200,9 +229,14 @@ class Done(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """An attempt that ended with its simulator or its worker."""
+    """An attempt that ended with its simulator or its worker.
+
+    Attributes:
+        preempted: the machine was taken away, so the attempt says nothing about the simulator.
+    """
 
     reason: str
+    preempted: bool = False
 
 
 class Fatal(NamedTuple):

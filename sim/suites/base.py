@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    from jaxtyping import Bool, Float32, Int32, UInt8
+    from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
     from policy.types import ActionSpec, Observation, ObservationSpec
 
@@ -28,6 +28,9 @@ class SuiteSpec:
         action: meaning of one action row that `step` takes.
         max_steps: physics-control steps after which an episode has failed.
         render_profile: `default`, `fast` or `lowpoly`; recorded with every result.
+        roles: what the suite can point out in a view (`object`, `gripper`, `goal`), by its own
+            segmentation; empty when it tells none, see `ShowsTruth`.
+        saves: whether a running episode can be saved and returned to, see `SavesState`.
     """
 
     name: str
@@ -35,6 +38,8 @@ class SuiteSpec:
     action: ActionSpec
     max_steps: int
     render_profile: str
+    roles: tuple[str, ...] = ()
+    saves: bool = False
 
 
 class EpisodeStart(NamedTuple):
@@ -115,6 +120,30 @@ class Suite(Protocol):
 
     def close(self) -> None:
         """Free the simulator and its GL context."""
+        ...
+
+
+class ShowsTruth(Suite, Protocol):
+    """A suite that knows what matters now and where it appears. For analysis; no policy sees it."""
+
+    def roles(self) -> dict[str, str]:
+        """Name in `segmentation` of each role that this episode has, e.g. `object`: `red_cube`."""
+        ...
+
+    def phase(self) -> str:
+        """What the task asks for in the present state, e.g. `reach` or `carry`."""
+        ...
+
+
+class SavesState(Suite, Protocol):
+    """A suite whose episodes can be returned to: then the same actions give the same bits."""
+
+    def save_state(self) -> Float64[np.ndarray, " state"]:
+        """Everything that the rest of the running episode depends on."""
+        ...
+
+    def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
+        """Return to a state that was saved in an episode of the same seed."""
         ...
 
 

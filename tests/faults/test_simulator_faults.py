@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from sim.rollout.pool import ERRORS_IN_A_ROW, Pool
+from sim.rollout.ledger import ERRORS_IN_A_ROW
+from sim.rollout.pool import Pool
 from sim.rollout.types import Cell, Deadlines, Job, RolloutError, Source
 from sim.rollout.worker import WorkerSpec
 

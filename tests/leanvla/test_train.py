@@ -43,6 +43,10 @@ def test_the_whole_chain(
     chunk, _, timing = policy.infer(seen, policy.initial_state())
     assert chunk.actions.shape == ((8 if recipe == "mini" else 1), 7)
     assert timing.kept_tokens == 72
+    before = (out / "policy" / "SHA256").read_text()
+    assert main([*verb, "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out) == metrics
+    assert (out / "policy" / "SHA256").read_text() == before
 
 
 def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

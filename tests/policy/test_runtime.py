@@ -247,7 +247,7 @@ def test_phases_add_up_to_the_query() -> None:
     clock = Stopwatch()
     runtime(model, "vla_pruner", 0.25).run(make_query(CAUSAL), fresh(), clock)
     assert set(clock.phase_ms) == {
-        "vision", "prefill_below", "selection", "prefill_above", "decode",
+        "vision", "prefill_below", "selection", "prefill_above", "decode", "memory",
     }  # fmt: skip
     assert sum(clock.phase_ms.values()) == pytest.approx(clock.total_ms)
 

@@ -121,7 +121,8 @@ class EngineRuntime:
             self._decode(have, "warmup_decode" if dense else "decode")
         clock.mark("decode" if self.config.decoding == "autoregressive" else "head")
         state = self.pruner.finish(begun.state, have.get("action_attention"), seen)
-        clock.mark("selection")
+        if self.pruner.method.history is not None:
+            clock.mark("memory")
         return self._answer(query, have, kept, state, dense)
 
     def _stretches(self, begun: Begun, have: Arrays, clock: Stopwatch) -> tuple[Kept, Kept | None]:

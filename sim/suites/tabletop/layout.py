@@ -31,7 +31,7 @@ PLATE_TOP = 0.008
 BLOCK_HALF = 0.030
 BLOCK_TOP = 0.040
 
-_RGB = {
+RGB = {
     "red": (0.86, 0.10, 0.10),
     "green": (0.10, 0.62, 0.16),
     "blue": (0.12, 0.26, 0.90),
@@ -109,7 +109,7 @@ def sample_layout(rng: np.random.Generator, task: Task, least_others: int = 0) -
     return Layout(
         movables={c: movables[c] for c in COLOURS if c in movables},
         receptacles=receptacles,
-        rgb={name: _jitter(rng, rgb) for name, rgb in _RGB.items()},
+        rgb={name: vary_colour(rng, rgb) for name, rgb in RGB.items()},
         light_dir=(float(rng.uniform(-0.5, 0.5)), float(rng.uniform(-0.5, 0.5)), -1.0),
         diffuse=float(rng.uniform(0.4, 0.65)),
         ambient=float(rng.uniform(0.25, 0.4)),
@@ -134,7 +134,7 @@ def lane_is_free(xy: Float64[np.ndarray, "objects 2"], side: str) -> bool:
     return bool(sign * xy[0, 1] < _PUSH_ZONE_Y and not in_lane.any())
 
 
-def _jitter(
+def vary_colour(
     rng: np.random.Generator, rgb: tuple[float, float, float]
 ) -> tuple[float, float, float]:
     """The same colour name in another hue and brightness."""

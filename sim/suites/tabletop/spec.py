@@ -11,6 +11,7 @@ RATE_HZ = 20.0
 HORIZON = 8
 MAX_STEPS = 180
 RENDER_PROFILE = "lowpoly"
+ROLES = ("object", "gripper", "goal")
 STATE_NAMES = (
     "eef_x [m]",
     "eef_y [m]",
@@ -44,4 +45,6 @@ def tabletop_spec(render_profile: str | None = None) -> SuiteSpec:
         action=ActionSpec(ACTION_NAMES, HORIZON, RATE_HZ),
         max_steps=MAX_STEPS,
         render_profile=get_profile(render_profile or RENDER_PROFILE).name,
+        roles=ROLES,
+        saves=True,
     )

@@ -17,6 +17,7 @@ from sim.suites.panda import proprioception
 from sim.suites.tabletop.control import Controller
 from sim.suites.tabletop.expert import PUSH_FAR, expert_action
 from sim.suites.tabletop.layout import ARM_POSE, lane_is_free, sample_layout
+from sim.suites.tabletop.phase import phase_of
 from sim.suites.tabletop.scene import TabletopEnv, apply_layout
 from sim.suites.tabletop.spec import RATE_HZ, tabletop_spec
 from sim.suites.tabletop.state import Probe
@@ -32,6 +33,7 @@ from sim.suites.tabletop.tasks import (
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
+    from sim.suites.tabletop.layout import Layout
     from sim.suites.tabletop.state import Snapshot
     from sim.suites.tabletop.tasks import Task
 
@@ -68,8 +70,14 @@ class Tabletop:
     def reset(self, seed: int) -> EpisodeStart:
         """Lay out the scene of `seed`: task, poses, colours, light."""
         self._task: Task = task_of_seed(seed)
-        self._layout = sample_layout(np.random.default_rng(seed), self._task, self._least_others)
         self._instruction = self._task.instruction
+        rng = np.random.default_rng(seed)
+        self.arrange(sample_layout(rng, self._task, self._least_others))
+        return EpisodeStart(self._task.family, self._instruction, self._hash())
+
+    def arrange(self, layout: Layout) -> None:
+        """Begin an episode in a scene of one's own; task and instruction stay what they were."""
+        self._layout = layout
         self._episode += 1
         self._steps = 0
         mujoco.mj_resetData(self._model, self._data)
@@ -78,7 +86,6 @@ class Tabletop:
         mujoco.mj_forward(self._model, self._data)
         body = self._probe.body
         self._start = {c: self._data.xpos[body[c]].copy() for c in self._layout.movables}
-        return EpisodeStart(self._task.family, self._instruction, self._hash())
 
     def set_instruction(self, instruction: str) -> None:
         """Say something else to the policy; success still judges the task of the reset."""
@@ -159,6 +166,16 @@ class Tabletop:
         instance, names = self._probe.instances(self._layout)
         return np.append(instance, 0).astype(np.int32)[geoms], names
 
+    def roles(self) -> dict[str, str]:
+        """The target, the gripper, and the receptacle of `put` and `stack`."""
+        names = {"object": f"{self._task.colour}_{self._task.shape}", "gripper": "gripper"}
+        receptacle = receptacle_of(self._task)
+        return names if receptacle is None else {**names, "goal": receptacle}
+
+    def phase(self) -> str:
+        """What the task asks for now, see `sim.suites.tabletop.phase`."""
+        return phase_of(self._task, self.snapshot())
+
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """One frame of a view at another size, for videos."""
         return self._renderer.frame(self._data, view, size)
@@ -188,7 +205,7 @@ class Tabletop:
         return np.concatenate([self._controller.grip, [self._steps], state])
 
     def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
-        """Return to a state that `save_state` gave earlier in this same episode."""
+        """Return to a state that `save_state` gave in an episode of the same seed."""
         self._controller.grip = state[:2].copy()
         self._steps = int(state[2])
         mujoco.mj_setState(self._model, self._data, state[3:], _FULL_STATE)

@@ -1,0 +1,214 @@
+"""`report.html` over one or several runs: what was won, lost, saved, and how sure that is."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from leanvla.report.page import facts, page, paragraph, section, table
+from leanvla.report.rollout import keep_curves, name
+from leanvla.report.study_charts import Spot, Square, heat_map, pareto
+from leanvla.report.study_truth import gallery, recall_tables, reference_table
+from leanvla.report.words import UNKNOWN, number, p_value, percent, points, si
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from leanvla.report.study_truth import Exhibit
+
+    Part = Mapping[str, Any]
+
+SHADE = {"better": "good", "worse": "bad"}
+
+
+def document(report: Part, exhibits: Sequence[Exhibit] = ()) -> str:
+    """The whole page.
+
+    Args:
+        report: content of `metrics.json`.
+        exhibits: filmed failures.
+    """
+    studies = report["studies"]
+    title = "; ".join(study["title"] for study in studies)
+    body = [f"<h1>{escape(title)}</h1>"]
+    if report["comparisons"]:
+        body.append(section("Compared", *_comparisons(report["comparisons"])))
+    for study in studies:
+        body += _study(study, alone=len(studies) == 1)
+    body.append(section("What it looks like when it fails", *gallery(exhibits)))
+    return page(f"LeanVLA report: {title}", body)
+
+
+def findings(study: Part) -> list[str]:
+    """One sentence per cell that an interval says something about, and one for all the others."""
+    said, open_ = [], []
+    for run in study["runs"]:
+        one = run["comparison"]
+        if one is None:
+            continue
+        if one["verdict"] not in SHADE:
+            open_.append(name(run))
+            continue
+        low, high = one["paired"]["ci95"]
+        said.append(
+            f"{name(run)} is {one['verdict']} than dense: {points(one['paired']['difference'])} "
+            f"points on {one['paired']['n']} paired seeds, 95 % interval {points(low)} to "
+            f"{points(high)}."
+        )
+    if open_:
+        said.append(f"No difference to dense is shown for {', '.join(open_)}.")
+    return said
+
+
+def _study(study: Part, *, alone: bool) -> list[str]:
+    runs = study["runs"]
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(study))
+    heads = [] if alone else [f"<h1>{escape(study['title'])}</h1>"]
+    notices = [paragraph(notice, "note") for notice in study["notices"]]
+    return [
+        *heads,
+        paragraph(f"From {', '.join(study['folders'])}.", "soft"),
+        *notices,
+        f"<ul>{said}</ul>" if said else "",
+        section("Success and differences on the same seeds", _results(runs)),
+        section("How few tokens are enough", *_budgets(study["budgets"])),
+        section("Success against keep ratio", *keep_curves(runs)),
+        section("Success against cost", *_paretos(runs, study["macs_note"])),
+        section("Task by task", *_tasks(runs)),
+        section("What was kept of what mattered", *recall_tables(study["recall"])),
+        section("Published numbers", *reference_table(study["reference"], study["reference_note"])),
+        section("Conditions", facts(study["conditions"])),
+    ]
+
+
+def _results(runs: Sequence[Part]) -> str:
+    head = (
+        *("", "success", "judged", "points to dense", "bootstrap", "p (McNemar)", "p (Holm)"),
+        *("verdict", "tokens", "p50 ms", "speed-up", "MACs"),
+    )
+    return table(
+        head,
+        map(_result, runs),
+        "Small figures are 95 % intervals: Wilson's for success, Newcombe's and the bootstrap's "
+        "for the paired difference. The verdict rests on Newcombe's alone. Holm: the p value "
+        "against all cells of this table. MACs are per query, warm-up queries included, without "
+        "the selection itself.",
+    )
+
+
+def _result(run: Part) -> list[str]:
+    low, high = run["success_ci95"]
+    one, errors = run["comparison"], run["errors"]
+    lost = f' <small class="bad">{errors} lost to the simulator</small>' if errors else ""
+    return [
+        escape(name(run)) + (" <small>(is dense)</small>" if run["reused_from"] else ""),
+        f"{percent(run['success_rate'])} <small>{low * 100:.1f} – {high * 100:.1f}</small>",
+        f"{run['successes'] + run['failures']}{lost}",
+        *_compared(one),
+        f"{run['tokens']['kept']} / {run['tokens']['visual']}",
+        number(run["query_latency_ms"]["p50"], ".1f"),
+        number(run["speedup_p50"], ".2f", "×"),
+        si(run["macs"]),
+    ]
+
+
+def _compared(one: Part | None) -> list[str]:
+    """Difference, bootstrap, both p values and the verdict of a comparison."""
+    if one is None:
+        return [UNKNOWN] * 5
+    paired, word = one["paired"], one["verdict"]
+    low, high = paired["ci95"]
+    shade = SHADE.get(word, "")
+    return [
+        f"{points(paired['difference'])} <small>{points(low)} to {points(high)}</small>",
+        f"<small>{points(one['bootstrap'][0])} to {points(one['bootstrap'][1])}</small>",
+        p_value(paired["p_value"]),
+        p_value(one["p_holm"]),
+        f'<span class="{shade}">{escape(word)}</span>',
+    ]
+
+
+def _comparisons(comparisons: Sequence[Part]) -> list[str]:
+    head = (
+        *("", "against", "paired seeds", "won alone", "lost alone"),
+        *("difference", "bootstrap", "p (McNemar)", "p (Holm)", "verdict"),
+    )
+    rows = (
+        [
+            escape(one["treatment"]),
+            escape(one["reference"]),
+            str(one["paired"]["n"]),
+            str(one["paired"]["gained"]),
+            str(one["paired"]["lost"]),
+            *_compared(one),
+        ]
+        for one in comparisons
+    )
+    unpaired = sum(one["unpaired"] for one in comparisons)
+    note = "Same seeds and initial-state hashes; points of success, first minus second."
+    left = f" {unpaired} episodes had no partner and are left out." if unpaired else ""
+    return [table(head, rows, note + left)]
+
+
+def _budgets(budgets: Mapping[str, Sequence[Part]]) -> tuple[str, ...]:
+    if not budgets:
+        return ()
+    drops = [one["drop"] for one in next(iter(budgets.values()))]
+    rows = (
+        [escape(method), *map(_budget, found), str(found[0]["seeds"])]
+        for method, found in budgets.items()
+    )
+    intro = (
+        "Visual tokens, over all views, at which a method has lost so many points against dense. "
+        "Read off between the measured budgets, linearly over the logarithm of the tokens; "
+        "intervals from drawing the seeds again. “Fewer” is below the smallest budget measured."
+    )
+    head = ("", *(f"{drop * 100:g} points lost at" for drop in drops), "paired seeds")
+    return paragraph(intro), table(head, rows)
+
+
+def _budget(one: Part) -> str:
+    def words(tokens: float | None) -> str:
+        return "fewer" if tokens is None else f"{tokens:.0f}"
+
+    return f"{words(one['tokens'])} <small>{words(one['low'])} – {words(one['high'])}</small>"
+
+
+def _paretos(runs: Sequence[Part], macs_note: str) -> list[str]:
+    shown = [run for run in runs if run["success_rate"] is not None and not run["reused_from"]]
+    latency = [_spot(run, run["query_latency_ms"]["p50"]) for run in shown]
+    macs = [_spot(run, run["macs"] and run["macs"] / 1e9) for run in shown]
+    charts = [
+        pareto([s for s in latency if s], "median query, ms", "success against latency"),
+        pareto([s for s in macs if s], "GMACs per query", "success against MACs"),
+    ]
+    if not any(charts):
+        return []
+    intro = "Bars are Wilson's intervals; the dashed line joins the cells that none beats in both."
+    return [paragraph(intro), *charts, paragraph(macs_note, "soft")]
+
+
+def _spot(run: Part, cost: float | None) -> Spot | None:
+    if not cost:
+        return None
+    return Spot(run["method"], name(run), cost, run["success_rate"], *run["success_ci95"])
+
+
+def _tasks(runs: Sequence[Part]) -> tuple[str, ...]:
+    shown = [run for run in runs if not run["reused_from"]]
+    tasks = sorted({task for run in shown for task in run["tasks"]})
+    rows = {name(run): [_square(run["tasks"].get(task)) for task in tasks] for run in shown}
+    chart = heat_map(tasks, rows, "success by task and cell")
+    return (chart, paragraph("Hover for counts and intervals.", "soft")) if chart else ()
+
+
+def _square(task: Part | None) -> Square:
+    if task is None:
+        return Square(None, UNKNOWN, "nothing judged")
+    low, high = task["success_ci95"]
+    counts = f"{task['successes']} of {task['episodes']}"
+    return Square(
+        task["success_rate"],
+        f"{task['success_rate']:.0%}",
+        f"{counts}, 95 % interval {low:.1%} to {high:.1%}",
+    )

@@ -1,0 +1,1 @@
+"""From recorded episodes to statements: pairs, intervals, budgets, recall. Reads, never runs."""

@@ -1,0 +1,1 @@
+"""Where a pruned episode was lost: saved states, continuations, bisection."""

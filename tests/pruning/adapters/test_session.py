@@ -1,0 +1,64 @@
+"""What a session promises, on the smallest family: restored, counted, the same in any batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pruning.adapters import AdapterError, prune, supported
+from pruning.base import MethodError
+from pruning.methods.fastv import FastV
+from tests.pruning.adapters.models import CASES, batch
+
+CASE = CASES["llava"]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return CASE.model()
+
+
+@torch.inference_mode()
+def test_everything_is_as_before_on_leaving(model: torch.nn.Module) -> None:
+    inputs = batch(CASE, 2)
+    dense = model(**inputs).logits  # transformers sets hooks of its own on the first call
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    attributes = [set(vars(m)) for m in model.modules()]
+    with prune(model, FastV(keep=0.25)) as session:
+        pruned = model(**inputs).logits
+        assert session.counts.calls
+    with pytest.raises(ZeroDivisionError), prune(model, FastV(keep=0.25)):
+        model(**inputs)
+        raise ZeroDivisionError
+    assert pruned.shape == dense.shape
+    assert not pruned.equal(dense)
+    assert model(**inputs).logits.equal(dense)
+    assert hooks == [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    assert attributes == [set(vars(m)) for m in model.modules()]
+
+
+@torch.inference_mode()
+def test_keeping_everything_is_dense_bit_for_bit(model: torch.nn.Module) -> None:
+    inputs = batch(CASE, 2)
+    dense = model(**inputs).logits
+    for method in ("dense", FastV(keep=1.0)):
+        with prune(model, method):
+            assert model(**inputs).logits.equal(dense)
+
+
+@torch.inference_mode()
+def test_zero_calls_raise(model: torch.nn.Module) -> None:
+    with pytest.raises(MethodError, match="never selected a token"), prune(model, "fastv", 0.25):
+        model(input_ids=torch.tensor([[1, 5, 6]]))
+
+
+def test_what_cannot_be_pruned_says_so(model: torch.nn.Module) -> None:
+    assert "LlavaForConditionalGeneration" in supported()
+    with pytest.raises(AdapterError, match=r"no adapter for Linear: supported are Llava.*adapters"):
+        prune(torch.nn.Linear(1, 1), FastV(keep=0.25))
+    with pytest.raises(MethodError, match="give it once"):
+        prune(model, FastV(keep=0.25), keep=0.5)
+    with prune(model, FastV(keep=1)), pytest.raises(AdapterError, match="being pruned already"):
+        model(**batch(CASE, 1))
+        with prune(model, FastV(keep=1)):
+            pass

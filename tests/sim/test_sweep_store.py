@@ -1,0 +1,228 @@
+"""The store of a sweep: addresses, extension, mixing, merging, the table, the estimate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from sim.rollout.types import Cell, Deadlines, EpisodeRecord, RolloutError, Source
+from sim.rollout.worker import WorkerSpec
+from sim.sweep.digests import file_digest, folder_digest
+from sim.sweep.estimate import estimate, measured_seconds
+from sim.sweep.identity import differences, episode_key, identity_of, run_key
+from sim.sweep.merge import merge
+from sim.sweep.parquet import write_parquet
+from sim.sweep.store import (
+    Grid,
+    MixedRunsError,
+    SweepError,
+    SweepStore,
+    extended,
+    gaps,
+    ranges,
+)
+from sim.sweep.tasks import seeds_of
+
+DENSE, RANDOM = Cell("dense", 1.0), Cell("random", 0.25)
+SPEC = WorkerSpec(Source("tests.sim.fakes:FakeSuite"), Source("tests.sim.fakes:FakePolicy"))
+
+
+def record(cell, seed, **more) -> EpisodeRecord:
+    base = EpisodeRecord(
+        seed=seed,
+        method=cell.method,
+        keep=cell.keep,
+        outcome="success",
+        init_state_hash=f"{seed:x}",
+        steps=16,
+        query_ms=[4.0, 5.0],
+        phase_ms={"vision": [2.0, 2.5]},
+        kept=[72, 72],
+        seconds=2.0 if cell == DENSE else 1.0,
+    )
+    return msgspec.structs.replace(base, **more)
+
+
+def write(folder, records, *, seeds=(0, 1), identity=None, policy="mini"):
+    identity = identity or {"code": "a" * 64, "settings": {"swap_instruction": False}}
+    run = SweepStore(folder).find("tabletop", policy, identity)
+    run = extended(run, [Grid((DENSE, RANDOM), tuple(seeds))])
+    run.write()
+    with (run.folder / "episodes.jsonl").open("ab") as file:
+        for each in records:
+            file.write(msgspec.json.encode(each) + b"\n")
+    return run
+
+
+def test_an_identity_names_what_an_episode_depends_on(tmp_path, monkeypatch):
+    base = identity_of(SPEC, swap=False)
+    assert run_key(base) == run_key(identity_of(SPEC, swap=False))
+    changed = [
+        identity_of(replace(SPEC, execute=3), swap=False),
+        identity_of(replace(SPEC, batch=8), swap=False),
+        identity_of(replace(SPEC, threads=2), swap=False),
+        identity_of(SPEC, swap=True),
+        identity_of(replace(SPEC, policy=Source(SPEC.policy.name, {}, {"window": 5})), swap=False),
+        identity_of(replace(SPEC, suite=Source(SPEC.suite.name, {"max_steps": 9})), swap=False),
+        identity_of(replace(SPEC, policy=Source("mini")), swap=False),
+    ]
+    assert len({run_key(identity) for identity in (base, *changed)}) == len(changed) + 1
+    carried_out = replace(SPEC, deadlines=Deadlines(1, 2, 3), log="x")
+    assert identity_of(carried_out, swap=False) == base
+    assert differences(base, changed[0]) == ["settings.execute: None and 3"]
+    monkeypatch.setattr("sim.sweep.identity.code_digest", lambda: "b" * 64)
+    assert differences(base, identity_of(SPEC, swap=False)) == [
+        f"code: {base['code'][:12]}… and bbbbbbbbbbbb…"
+    ]
+
+
+def test_weights_count_by_content_and_not_by_place(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+
+    def policy(name):
+        source = replace(SPEC, policy=Source(str(tmp_path / name)))
+        return identity_of(source, swap=False, parts=("policy",))
+
+    assert policy("a") == policy("b")
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"weighty")
+    assert policy("a") != policy("b")
+
+
+def test_the_digest_of_a_large_file_is_remembered_and_follows_its_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sim.sweep.digests.LARGE_BYTES", 4)
+    path = tmp_path / "weights"
+    path.write_bytes(b"12345")
+    first = file_digest(path)
+    (note,) = (tmp_path / "cache" / "digests").iterdir()
+    note.write_text("0" * 64)
+    assert file_digest(path) == "0" * 64
+    path.write_bytes(b"1234567")
+    assert file_digest(path) not in (first, "0" * 64)
+    assert folder_digest(tmp_path) != first
+
+
+def test_an_episodes_address_depends_on_run_method_budget_and_seed():
+    key = episode_key("r", RANDOM, 3)
+    others = (("q", RANDOM, 3), ("r", DENSE, 3), ("r", Cell("random", 0.5), 3), ("r", RANDOM, 4))
+    assert len({key, *(episode_key(*other) for other in others)}) == 5
+
+
+def test_a_store_holds_one_configuration_of_a_suite_and_policy(tmp_path):
+    write(tmp_path, [record(DENSE, 0)])
+    other = {"code": "c" * 64, "settings": {"swap_instruction": False}}
+    with pytest.raises(MixedRunsError, match=r"code: aaaaaaaaaaaa… and cccccccccccc…"):
+        SweepStore(tmp_path).find("tabletop", "mini", other)
+    assert SweepStore(tmp_path).find("tabletop", "mini-b", other).episodes() == []
+
+
+def test_an_extension_asks_for_more_and_forgets_nothing(tmp_path):
+    write(tmp_path, [record(DENSE, 0)], seeds=(0, 1))
+    write(tmp_path, [], seeds=(0, 1))
+    run = write(tmp_path, [record(RANDOM, 2)], seeds=(2, 3))
+    (stored,) = SweepStore(tmp_path).runs()
+    assert stored == run
+    assert len(stored.file.grids) == 2
+    assert len(stored.planned()) == 8
+    assert stored.plan().seeds == (0, 1, 2, 3)
+    assert gaps(stored, stored.episodes()) == {DENSE: [1, 2, 3], RANDOM: [0, 1, 3]}
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+
+
+def test_a_run_file_that_was_changed_by_hand_is_refused(tmp_path):
+    run = write(tmp_path, [])
+    path = run.folder / "run.json"
+    tree = json.loads(path.read_text())
+    tree["identity"]["code"] = "d" * 64
+    path.write_text(json.dumps(tree))
+    with pytest.raises(SweepError, match="changed by hand"):
+        SweepStore(tmp_path).runs()
+    path.write_text("{")
+    with pytest.raises(SweepError, match="cannot be read"):
+        SweepStore(tmp_path).runs()
+
+
+def test_two_sweeps_do_not_write_into_one_store(tmp_path):
+    store = SweepStore(tmp_path / "store")
+    with store.lock(), pytest.raises(SweepError, match="another sweep writes"), store.lock():
+        pass
+    with store.lock():
+        pass
+
+
+def test_shards_merge_into_the_whole_and_gaps_are_told(tmp_path):
+    write(tmp_path / "a", [record(DENSE, 0), record(RANDOM, 0, outcome="error", error="lost")])
+    write(tmp_path / "b", [record(DENSE, 0), record(RANDOM, 0), record(DENSE, 1)])
+    store = merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    (run,) = store.runs()
+    episodes = {(r.cell, r.seed): r.outcome for r in run.episodes()}
+    assert episodes == {(DENSE, 0): "success", (RANDOM, 0): "success", (DENSE, 1): "success"}
+    assert gaps(run, run.episodes()) == {RANDOM: [1]}
+    with pytest.raises(SweepError, match="is there already"):
+        merge([tmp_path / "a"], tmp_path / "c")
+
+
+def test_mixed_configurations_are_refused_with_both_sides(tmp_path):
+    write(tmp_path / "a", [record(DENSE, 0)])
+    other = {"code": "c" * 64, "settings": {"swap_instruction": False}}
+    write(tmp_path / "b", [record(DENSE, 1)], identity=other)
+    with pytest.raises(MixedRunsError, match="code: aaaaaaaaaaaa… and cccccccccccc…") as caught:
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    assert str(tmp_path / "a") in str(caught.value)
+    assert str(tmp_path / "b") in str(caught.value)
+    assert not (tmp_path / "c").exists()
+
+
+def test_machines_that_disagree_are_refused(tmp_path):
+    write(tmp_path / "a", [record(DENSE, 0)])
+    write(tmp_path / "b", [record(DENSE, 0, outcome="failure", steps=40)])
+    with pytest.raises(SweepError, match=r"success after 16 steps.*failure after 40"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c")
+    write(tmp_path / "d", [record(RANDOM, 0, init_state_hash="ff")])
+    with pytest.raises(RolloutError, match="seed 0 began differently"):
+        merge([tmp_path / "a", tmp_path / "d"], tmp_path / "c")
+
+
+def test_other_policies_and_suites_merge_side_by_side(tmp_path):
+    write(tmp_path / "a", [record(DENSE, 0)])
+    write(tmp_path / "b", [record(DENSE, 0)], policy="expert")
+    assert len(merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c").runs()) == 2
+
+
+def test_the_table_has_every_field_of_every_episode(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    run = write(tmp_path, [record(DENSE, 0), record(RANDOM, 1, batch=[2, 2])])
+    assert write_parquet(tmp_path / "episodes.parquet", [run]) == 2
+    rows = parquet.read_table(tmp_path / "episodes.parquet").to_pylist()
+    assert {"key", "run", "suite", "policy", *EpisodeRecord.__struct_fields__} == set(rows[0])
+    assert rows[0]["key"] == episode_key(run.file.key, DENSE, 0)
+    assert (rows[0]["seed"], rows[0]["query_ms"], rows[0]["batch"]) == (0, [4.0, 5.0], [])
+    assert rows[1]["phase_ms"] == [("vision", [2.0, 2.5])]
+    assert write_parquet(tmp_path / "none.parquet", []) == 0
+
+
+def test_an_estimate_rests_on_what_was_measured():
+    records = [record(DENSE, 0), record(RANDOM, 0), record(DENSE, 1, outcome="error", seconds=99)]
+    records.append(record(Cell("random", 1.0), 0, reused_from="dense", seconds=99))
+    measured = measured_seconds(records)
+    assert estimate([DENSE, DENSE, RANDOM], measured) == (5.0, 2, 0)
+    assert estimate([Cell("fastv", 0.5)], measured) == (1.5, 2, 1)
+    assert estimate([DENSE], {}).seconds is None
+
+
+def test_tasks_choose_seeds():
+    assert seeds_of("libero_object", range(25), [0, 3]) == (0, 3, 10, 13, 20, 23)
+    assert seeds_of("tabletop", range(3), ()) == (0, 1, 2)
+    assert len(seeds_of("tabletop", range(48), ["push"])) == 16
+    with pytest.raises(ValueError, match=r"no task 'fetch': choose from pick, put, stack, push"):
+        seeds_of("tabletop", range(3), ["fetch"])
+    with pytest.raises(ValueError, match="leave `tasks` out"):
+        seeds_of("a:B", range(3), [1])
+    with pytest.raises(ValueError, match="no seed from 0 to 1"):
+        seeds_of("libero_object", range(2), [9])

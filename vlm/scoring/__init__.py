@@ -1,0 +1,1 @@
+"""How benchmarks score an answer: one file per rule, as the benchmark's own evaluation does it."""

@@ -1,0 +1,1 @@
+"""Benchmarks: readers of their published files, one a file."""

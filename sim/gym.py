@@ -16,7 +16,7 @@ action is one row of the suite's action spec. What the values mean, with their u
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -51,6 +51,8 @@ class SuiteEnv(gymnasium.Env):
         perturb: perturbations, e.g. `camera:0.05,lighting:0.3`.
     """
 
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
     def __init__(
         self,
         suite: str,
@@ -70,7 +72,7 @@ class SuiteEnv(gymnasium.Env):
         }
         size = view_size or _SIZES.get(suite.partition("_")[0], 96)
         self.render_mode = render_mode
-        self.metadata = _metadata(self._spec)
+        self.metadata = _metadata(self._spec)  # type: ignore[misc]
         self.observation_space = _observation_space(self._spec, size)
         self.action_space = spaces.Box(-1.0, 1.0, (self._spec.action.dof,), np.float32)
         self._suite: TrainingSuite | None = None
@@ -95,6 +97,7 @@ class SuiteEnv(gymnasium.Env):
             "task": start.task,
             "instruction": start.instruction,
             "init_state_hash": start.init_state_hash,
+            "perturbed": dict(start.perturbed),
         }
         return self._observe(), info
 

@@ -121,6 +121,7 @@ def narrow_turn(
     points: Float64[np.ndarray, "k 2"],
     closing: Float64[np.ndarray, " 3"],
     others: Float64[np.ndarray, "n 2"] | None = None,
+    fits: float = _FITS_M,
 ) -> float:
     """The smallest turn that lays the fingers' line of motion along the narrow side.
 
@@ -130,6 +131,7 @@ def narrow_turn(
         points: of the object, from above.
         closing: from finger to finger now.
         others: points of what stands beside it; a turn that puts a finger there is shunned.
+        fits: width, m, that is taken as it comes.
     """
     now = np.arctan2(closing[1], closing[0])
     turns = np.radians(np.arange(-90, 91, 5))
@@ -138,7 +140,8 @@ def narrow_turn(
     blocked = np.zeros(len(turns))
     if others is not None and len(others):
         blocked = _blocked((points.min(0) + points.max(0)) / 2, lines.T, others)
-    if width[len(turns) // 2] <= max(_FITS_M, width.min() + 0.008) and not blocked[len(turns) // 2]:
+    middle = len(turns) // 2
+    if width[middle] <= max(fits, width.min() + 0.008) and not blocked[middle]:
         return 0.0
     return float(turns[np.argmin(width + 0.004 * np.abs(turns) + _DETOUR_M * blocked)])
 

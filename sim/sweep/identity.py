@@ -7,6 +7,7 @@ import json
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from policy.serve.address import is_address
 from sim.rollout.types import EXPERT
 from sim.sweep.digests import code_digest, folder_digest, module_digest
 
@@ -101,6 +102,11 @@ def _profile(source: Source) -> dict[str, Any]:
 def _policy(source: Source) -> dict[str, Any]:
     if source.name == EXPERT:
         return {"name": EXPERT}
+    if is_address(source.name):
+        raise ValueError(
+            f"{source.name}: a sweep keeps episodes by the policy's weights, which a served policy "
+            "does not show; use `leanvla rollout`"
+        )
     if ":" in source.name:
         own = {"name": source.name, "source": module_digest(source.name)}
         return own | {"options": dict(source.options)}

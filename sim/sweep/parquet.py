@@ -42,8 +42,8 @@ def _rows(run: StoredRun) -> Iterator[dict[str, Any]]:
     for record in run.episodes():
         address = (episode_key(file.key, record.cell, record.seed), file.key)
         row = dict(zip(ADDRESS, (*address, file.suite, file.policy), strict=True))
-        fields = msgspec.structs.asdict(record)
-        yield row | fields | {"phase_ms": list(record.phase_ms.items())}
+        fields = msgspec.structs.asdict(record).items()
+        yield row | {n: list(v.items()) if isinstance(v, dict) else v for n, v in fields}
 
 
 def _schema() -> Any:

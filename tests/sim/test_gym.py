@@ -28,7 +28,9 @@ def test_every_suite_is_registered_with_its_units(suite: str) -> None:
 
 
 @pytest.mark.gl
-@pytest.mark.parametrize("suite", ["tabletop", "robosuite_lift"])
+@pytest.mark.parametrize(
+    "suite", ["tabletop", pytest.param("robosuite_lift", marks=pytest.mark.slow)]
+)
 def test_gymnasiums_own_checker_is_content(suite: str) -> None:
     from gymnasium.utils.env_checker import check_env
 

@@ -141,7 +141,7 @@ def test_groceries_are_judged_by_what_was_asked_for() -> None:
 def test_tasks_without_an_expert_are_there_and_doing_nothing_fails() -> None:
     suite = make_suite("robosuite")
     try:
-        for seed, name in ((6, "square_nut"), (8, "door"), (9, "wipe")):
+        for seed, name in ((8, "door"), (9, "wipe")):
             assert suite.reset(seed).task == name
             results = [suite.step(np.zeros(7, np.float32)) for _ in range(5)]
             assert not any(result.success or result.wrong_object for result in results)

@@ -80,13 +80,24 @@ class Judge:
             target=(points.min(0) + points.max(0)) / 2,
             goal=np.array(self._goal() if self._task.goal else self._target()),
             touched=self._touching(),
-            turn=narrow_turn(points[:, :2], left - right, self._beside(points)),
+            turn=self._turn(points, left - right, across=nut),
             height=float(points[:, 2].max()),
             low=float(whole[:, 2].min()),
             table=self._table(),
             tilt=(-float(down[1]), float(down[0])),
             centre=self._target().copy() if nut else None,
             align=self._align() if self._task.name == "square_nut" else 0.0,
+        )
+
+    def _turn(
+        self, points: Float64[np.ndarray, "k 3"], closing: Float64[np.ndarray, " 3"], across: bool
+    ) -> float:
+        """A handle is taken across, whatever else would fit between the fingers."""
+        flat, beside = points[:, :2], self._beside(points)
+        return (
+            narrow_turn(flat, closing, beside, 0.0)
+            if across
+            else narrow_turn(flat, closing, beside)
         )
 
     def _handle(self) -> Float64[np.ndarray, "points 3"]:

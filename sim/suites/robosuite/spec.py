@@ -63,7 +63,7 @@ def _nuts() -> list[Task]:
     return [
         Task(
             *(f"{shape}_nut", "NutAssembly", text, f"{shape.capitalize()}Nut"),
-            *(f"{shape} peg", 400),
+            *(f"{shape} peg", 400, True),
             others=tuple(words[name] for name in words if name != shape),
         )
         for shape, text in words.items()

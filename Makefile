@@ -24,7 +24,7 @@ RTX_PINS := tensorrt-rtx-cu12-bindings==1.7.1.116 tensorrt-rtx-cu12-libs==1.7.1.
 export TORCH TORCH_INDEX PYTHON VENV ROS_VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rollout libero test test-ros lint format doctor clean
+.PHONY: help setup rollout libero test test-ros test-gpu graphs lint format doctor clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -62,6 +62,13 @@ test-ros: setup # the nodes between real processes over DDS, with ROS 2 from whe
 	@scripts/ros_venv.sh && ready=0 || ready=$$?; \
 	if [ $$ready = 3 ]; then echo "tests/ros: left out, see above"; exit 0; fi; \
 	[ $$ready = 0 ] && $(ROS_VENV)/bin/python -m pytest tests/ros
+
+# What a machine without a GPU leaves out: CUDA provider, CUDA graphs, plans that run.
+test-gpu: setup $(RTX)
+	$(BIN)/python -m pytest -m gpu
+
+graphs: setup # the graphs that ship beside `mini`: after a change of its architecture or of the exporter
+	$(BIN)/python scripts/pack_graphs.py --policy $(POLICY)
 
 # Plans for NVIDIA GPUs are built in tests, without a GPU. The library has a licence of its own, so
 # nothing but the tests asks for it; where it cannot be had, they say that they skip it.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import EngineError, EngineMemoryError
-from engines.manifest import Manifest, check_files, read_manifest
+from engines.manifest import Manifest, check_files, check_weights_of, read_manifest
 from engines.memory import free_bytes, mebibytes
 from engines.weights import WEIGHTS
 
@@ -47,12 +47,7 @@ class Engine:
         Raises:
             EngineError: when the hashes differ.
         """
-        if policy_sha256 != self.manifest.policy_sha256:
-            raise EngineError(
-                f"{self.folder} was made from other weights of {self.manifest.policy} "
-                f"({self.manifest.policy_sha256[:12]}, now {policy_sha256[:12]}): "
-                f"rebuild with `{self.manifest.rebuild}`"
-            )
+        check_weights_of(self.folder, self.manifest, policy_sha256)
 
     def session(self, graph: str) -> Session:
         """The session of a graph.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import EngineError
+from engines.folder import staged
 from engines.graph import fake_tensors, make_graph, save_graph
 from engines.manifest import (
     SCHEMA,
@@ -21,18 +21,20 @@ from engines.manifest import (
     is_engine,
     write_manifest,
 )
-from engines.weights import WEIGHTS, WeightPlan
+from engines.precision import PRECISIONS
+from engines.quantise import dynamic_products, static_products
+from engines.weights import WEIGHTS, WeightPlan, write_table, write_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import onnx_ir as ir
     from torch import Tensor
 
-    from engines.graph import Translations
+    from engines.graph import Products, Translations, Weights
+    from engines.session import Specs
     from engines.stage import StageModule
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
 OPSET = 23
 _PRODUCERS = ("leanvla", "torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -45,7 +47,7 @@ class Blueprint:
         family: policy family that will read it.
         policy: name or folder of the checkpoint.
         policy_sha256: hash of its weights.
-        precision: one of `PRECISIONS`.
+        precision: a name of `PRECISIONS`.
         prompt_tokens: longest prompt.
         rebuild: the command that makes this engine.
         stages: by graph name, a function that makes the stage; called under fake tensors.
@@ -53,6 +55,9 @@ class Blueprint:
         assets: further files, by their name in the folder.
         opset: version of the ONNX operators.
         translations: of torch operators that the exporter does not know.
+        products: rewrites products with weights, instead of what `precision` says.
+        ranges: of the activations, by the weight that multiplies them; for a calibrated precision.
+        calibration: what they were measured on, in words.
     """
 
     family: str
@@ -66,6 +71,9 @@ class Blueprint:
     assets: Mapping[str, Path]
     opset: int = OPSET
     translations: Translations = field(default_factory=dict)
+    products: Products | None = None
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    calibration: str = ""
 
 
 def write_engine(
@@ -87,15 +95,8 @@ def write_engine(
     """
     if folder.exists() and not is_engine(folder) and (folder.is_file() or any(folder.iterdir())):
         raise EngineError(f"{folder} holds something that is no engine: choose another folder")
-    staging = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        manifest = _fill(staging, blueprint, weight, progress)
-        _publish(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return manifest
+    with staged(folder) as staging:
+        return _fill(staging, blueprint, weight, progress)
 
 
 def _fill(
@@ -111,7 +112,8 @@ def _fill(
             progress(f"graph {name}")
             graphs[name] = _write_graph(folder, name, make, blueprint, plan)
     progress(f"{len(plan.places)} weights")
-    plan.write(folder / WEIGHTS, weight)
+    write_weights(folder / WEIGHTS, plan.entries(), weight)
+    write_table(folder, plan.entries())
     for name, source in blueprint.assets.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
@@ -129,6 +131,7 @@ def _fill(
         files={path.relative_to(folder).as_posix(): file_entry(path) for path in files},
         graphs=graphs,
         rungs=list(blueprint.rungs),
+        calibration=blueprint.calibration,
     )
     write_manifest(folder, manifest)
     return manifest
@@ -143,11 +146,28 @@ def _write_graph(
 ) -> GraphEntry:
     stage = make().eval()
     outputs = stage.outputs()
-    int8 = blueprint.precision == "int8"
+    added: Specs = {}
+
+    def rewrite(name: str, graph: ir.Graph, weights: Weights) -> Specs:
+        added.update(_products(blueprint)(name, graph, weights))
+        return added
+
     words = blueprint.translations
-    model = make_graph(name, stage, blueprint.opset, plan, int8=int8, translations=words)
+    model = make_graph(name, stage, blueprint.opset, plan, products=rewrite, translations=words)
     save_graph(model, folder / f"{name}.onnx")
-    return graph_entry(f"{name}.onnx", stage.inputs, outputs)
+    return graph_entry(f"{name}.onnx", stage.inputs, outputs | added)
+
+
+def _products(blueprint: Blueprint) -> Products:
+    """What the precision does to products with weights."""
+    if blueprint.products is not None:
+        return blueprint.products
+    kind, ranges = PRECISIONS[blueprint.precision].products, blueprint.ranges
+    if kind == "plain":
+        return lambda name, graph, weights: {}
+    if kind == "dynamic":
+        return lambda name, graph, weights: dynamic_products(graph, weights)
+    return lambda name, graph, weights: static_products(graph, weights, ranges, kind)
 
 
 def producers() -> dict[str, str]:
@@ -159,13 +179,3 @@ def producers() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _publish(staging: Path, folder: Path) -> None:
-    if not folder.exists():
-        staging.rename(folder)
-        return
-    old = staging.with_name(f"{staging.name}-old")
-    folder.rename(old)
-    staging.rename(folder)
-    shutil.rmtree(old)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError
-from engines.quantise import quantise_products
 from engines.weights import WEIGHTS, Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     import onnx_ir as ir
 
+    from engines.session import Specs
     from engines.stage import StageModule
     from engines.weights import WeightPlan
 
@@ -31,6 +31,8 @@ IR_VERSION = 10
 
 Weights = dict["ir.Value", Stored]
 Translations = Mapping[Any, "Callable[..., Any]"]
+Products = Callable[[str, "ir.Graph", Weights], "Specs"]
+"""Rewrites the products of a graph, given its name and weights; gives the outputs that it adds."""
 
 
 @contextlib.contextmanager
@@ -48,7 +50,7 @@ def make_graph(
     opset: int,
     plan: WeightPlan,
     *,
-    int8: bool = False,
+    products: Products | None = None,
     translations: Translations | None = None,
 ) -> ir.Model:
     """The graph of a stage, made under `fake_tensors`; its weights get a place in `plan`.
@@ -58,7 +60,7 @@ def make_graph(
         stage: parameters and inputs fake.
         opset: version of the ONNX operators.
         plan: places of weights, shared by all graphs of an engine.
-        int8: weights of matrix products as int8, activations quantised as they come.
+        products: rewrites products with weights; tells what it adds to the outputs.
         translations: of torch operators that the exporter does not know.
 
     Raises:
@@ -70,10 +72,10 @@ def make_graph(
     for weight in weights:
         model.graph.inputs.remove(weight)
     _fold_transposes(model.graph, weights)
-    if int8:
-        quantise_products(model.graph, weights)
     _check_inputs(name, stage, model.graph)
     _check_outputs(name, stage, model.graph)
+    if products is not None:
+        products(name, model.graph, weights)
     _place(model.graph, weights, plan)
     _strip(model, name)
     return model

@@ -2,6 +2,7 @@
 
 DIR/engine.json     this manifest
 DIR/weights.bin     weights of all graphs, each stored once
+DIR/weights.json    what lies where in it
 DIR/<graph>.onnx    graphs, which hold no weights
 DIR/policy/...      what the policy's family needs beside graphs (configuration, tokenizer)
 """
@@ -12,7 +13,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -99,6 +100,7 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         first_action_max_abs: the same of the first row of a chunk alone.
         tolerance: what `action_max_abs` must not exceed.
         stages: by `stage.output`.
+        action_mean_abs: mean difference of a normalised action.
     """
 
     method: str
@@ -109,6 +111,7 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_action_max_abs: float
     tolerance: float
     stages: dict[str, Comparison]
+    action_mean_abs: float = 0.0
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,7 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         family: which policy family reads it.
         policy: name or folder of the checkpoint it was made from.
         policy_sha256: hash of the checkpoint's weights.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: a name of `engines.precision.PRECISIONS`.
         opset: version of the ONNX operators.
         prompt_tokens: longest prompt, without BOS.
         rebuild: the command that makes this engine again.
@@ -128,6 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         graphs: by name.
         rungs: methods and budgets that it can run.
         parity: ledger; empty when it was never compared.
+        calibration: what ranges of activations were measured on; empty where none are needed.
     """
 
     schema: int
@@ -143,6 +147,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graphs: dict[str, GraphEntry]
     rungs: list[Rung]
     parity: list[Parity] = []
+    calibration: str = ""
 
     def specs(self, graph: str) -> tuple[Specs, Specs]:
         """Inputs and outputs of a graph."""
@@ -203,7 +208,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         schema = msgspec.json.decode(text, type=dict[str, Any]).get("schema")
         if schema == SCHEMA:
-            return _consistent(path, msgspec.json.decode(text, type=Manifest))
+            manifest = msgspec.json.decode(text, type=Manifest)
+            check_rungs(path, manifest)
+            return manifest
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(f"{path} is damaged ({error}): export it again") from None
     raise EngineError(
@@ -212,7 +219,31 @@ def read_manifest(folder: Path) -> Manifest:
     )
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+class Listing(Protocol):
+    """What a manifest and a set of graphs have in common."""
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        """Every other file of the folder."""
+        ...
+
+    @property
+    def graphs(self) -> dict[str, GraphEntry]:
+        """By name."""
+        ...
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """Methods and budgets."""
+        ...
+
+    @property
+    def rebuild(self) -> str:
+        """The command that makes the folder again."""
+        ...
+
+
+def check_files(folder: Path, manifest: Listing, name_of_it: str = MANIFEST) -> None:
     """Compare every file with the manifest, before any runtime sees one of them.
 
     Raises:
@@ -225,18 +256,36 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         size = path.stat().st_size
         if size != entry.bytes:
             raise EngineError(
-                f"{path} has {size} bytes, {MANIFEST} says {entry.bytes}: it is truncated or "
+                f"{path} has {size} bytes, {name_of_it} says {entry.bytes}: it is truncated or "
                 f"foreign; rebuild with `{manifest.rebuild}`"
             )
         if sha256(path) != entry.sha256:
             raise EngineError(
-                f"{path} does not have the hash in {MANIFEST}: it is damaged or foreign; "
+                f"{path} does not have the hash in {name_of_it}: it is damaged or foreign; "
                 f"rebuild with `{manifest.rebuild}`"
             )
 
 
-def _consistent(path: Path, manifest: Manifest) -> Manifest:
-    """Refuse files outside the folder, and names that lead nowhere."""
+def check_weights_of(folder: Path, manifest: Manifest, policy_sha256: str) -> None:
+    """Refuse an engine that was made from other weights.
+
+    Raises:
+        EngineError: when the hashes differ.
+    """
+    if policy_sha256 != manifest.policy_sha256:
+        raise EngineError(
+            f"{folder} was made from other weights of {manifest.policy} "
+            f"({manifest.policy_sha256[:12]}, now {policy_sha256[:12]}): "
+            f"rebuild with `{manifest.rebuild}`"
+        )
+
+
+def check_rungs(path: Path, manifest: Listing) -> None:
+    """Refuse files outside the folder, and names that lead nowhere.
+
+    Raises:
+        EngineError: naming the file, the graph or the rung.
+    """
     for name in manifest.files:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or not parts:
@@ -253,7 +302,6 @@ def _consistent(path: Path, manifest: Manifest) -> Manifest:
             )
     if not manifest.rungs:
         raise EngineError(f"{path} has no rung that could run: export it again")
-    return manifest
 
 
 def _entries(specs: Specs) -> dict[str, TensorEntry]:

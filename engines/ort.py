@@ -2,12 +2,17 @@
 
 ONNX Runtime goes on with the CPU when a provider cannot be loaded, and says so in a log line only.
 Here that is a refusal, unless the caller allows it.
+
+On the CPU a session writes into arrays of its own and reads the caller's where they lie: after the
+first run it allocates nothing, and what comes back is the caller's until the next run.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from engines.errors import EngineError, EngineLostError, EngineMemoryError, EngineUnavailableError
 from engines.memory import free_bytes, mebibytes
@@ -16,8 +21,6 @@ from engines.session import Closing, Specs, TensorSpec, check_feeds
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
-
-    import numpy as np
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -63,7 +66,9 @@ class OrtSession(Closing):
         self._inputs = {i.name: _spec(i) for i in self._session.get_inputs()}
         self._outputs = {o.name: _spec(o) for o in self._session.get_outputs()}
         self._names = list(self._outputs)
-        self._bind = bool(self._resident) or self._provider != PROVIDERS["cpu"]
+        self._host: _HostArrays | None = None
+        if not self._resident and self._provider == PROVIDERS["cpu"]:
+            self._host = _HostArrays(self._session, self._outputs)
 
     @property
     def inputs(self) -> Specs:
@@ -90,12 +95,12 @@ class OrtSession(Closing):
         """
         if self._session is None:
             raise EngineLostError(f"stage {self.name} is closed: load the engine again")
-        if not self._bind:
+        if self._host is not None:
             check_feeds(self.name, self._inputs, feeds)
         try:
-            if self._bind:
-                return self._run_bound(feeds)
-            return dict(zip(self._names, self._session.run(None, feeds), strict=True))
+            if self._host is not None:
+                return self._host.run(self._session, self._inputs, feeds)
+            return self._run_bound(feeds)
         except Exception as error:
             known = _explain(self.name, error)
             if isinstance(known, EngineLostError):
@@ -104,7 +109,7 @@ class OrtSession(Closing):
 
     def close(self) -> None:
         """Give memory back."""
-        self._session = None
+        self._session = self._host = None
 
     def _run_bound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Outputs in `resident` never leave the device; handles of others are taken as they are."""
@@ -121,6 +126,42 @@ class OrtSession(Closing):
         self._session.run_with_iobinding(binding)
         values = zip(self._names, binding.get_outputs(), strict=True)
         return {name: v if name in self._resident else v.numpy() for name, v in values}
+
+
+class _HostArrays:
+    """Outputs in arrays that stay, inputs read where they lie.
+
+    Args:
+        session: ONNX Runtime's.
+        outputs: what it gives.
+    """
+
+    def __init__(self, session: Any, outputs: Specs) -> None:
+        self._binding = session.io_binding()
+        self._outputs = {name: np.empty(s.shape, s.dtype) for name, s in outputs.items()}
+        for name, array in self._outputs.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, _at(array))
+        self._bound: dict[str, np.ndarray] = {}
+
+    def run(
+        self, session: Any, inputs: Specs, feeds: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Run; an input that is the array of the last run is bound already."""
+        for name in inputs:
+            if self._bound.get(name) is not feeds[name]:
+                self._take(name, feeds[name])
+        session.run_with_iobinding(self._binding)
+        return dict(self._outputs)
+
+    def _take(self, name: str, given: np.ndarray) -> None:
+        array = np.ascontiguousarray(given)
+        self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, _at(array))
+        # Held until it is replaced: the runtime reads it without owning it. A copy is made anew.
+        self._bound[name] = array
+
+
+def _at(array: np.ndarray) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _known_provider(name: str, allow_cpu: bool) -> str:
@@ -151,6 +192,8 @@ def _start(path: Path, provider: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Else it turns int8 into uint8 halfway, and from opset 21 on refuses its own result.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     providers = [provider, *([] if provider == PROVIDERS["cpu"] else [PROVIDERS["cpu"]])]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)

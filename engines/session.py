@@ -73,6 +73,12 @@ class Session(Protocol):
         ...
 
 
+def runtime_name(provider: str) -> str:
+    """A provider in plain words: `onnxruntime cpu`, `tensorrt`."""
+    kind = provider.removesuffix("ExecutionProvider")
+    return kind if kind == provider else f"onnxruntime {kind.lower()}"
+
+
 class Closing:
     """Makes a session a context manager."""
 

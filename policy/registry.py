@@ -62,6 +62,7 @@ def load_policy(
     threads: int = 1,
     device: str = "cpu",
     dtype: str = "float32",
+    plans: str | Path | None = None,
     **method_fields: Any,
 ) -> OpenVLAPolicy | EnginePolicy:
     """Load a policy with a pruning method; an engine's without torch.
@@ -74,6 +75,7 @@ def load_policy(
         threads: torch threads of this process.
         device: torch device; for an engine `cpu`, `cuda` or `tensorrt`.
         dtype: torch floating-point type of weights and activations; an engine has its own.
+        plans: folder of TensorRT plans to run instead of an engine's graphs.
         **method_fields: further fields of the method, or `compat` for one of its profiles.
 
     Raises:
@@ -97,8 +99,15 @@ def load_policy(
         if dtype != "float32":
             raise ValueError(f"dtype is {dtype!r}: an engine's precision is fixed when exported")
         return EnginePolicy.from_folder(
-            folder, method=chosen, unnorm_key=unnorm_key, threads=threads, provider=device
+            folder,
+            method=chosen,
+            unnorm_key=unnorm_key,
+            threads=threads,
+            provider=device,
+            plans=plans,
         )
+    if plans is not None:
+        raise ValueError(f"plans belong to an engine, {folder} is a checkpoint: leave them out")
     import torch
 
     kind = getattr(torch, dtype, None)

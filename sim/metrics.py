@@ -85,6 +85,8 @@ def _summarise_cell(
     successes = _successes(judged)
     latency, dense_latency = _latency(judged), _latency(dense_judged)
     seconds = sum(record.seconds for record in judged)
+    engine = _engines(judged)
+    same = len(engine) < 2 and engine == _engines(dense_judged)
     return {
         "method": cell.method,
         "keep": cell.keep,
@@ -99,8 +101,10 @@ def _summarise_cell(
         "query_latency_ms": latency,
         "phase_latency_ms": _phases(judged),
         "dense_query_latency_ms": dense_latency,
-        "speedup_p50": _ratio(dense_latency["p50"], latency["p50"]),
-        "speedup_ceiling": _ceiling(judged, dense_judged),
+        "engine": ", ".join(engine) or None,
+        # Two runtimes are two speeds: their ratio would say nothing of pruning.
+        "speedup_p50": _ratio(dense_latency["p50"], latency["p50"]) if same else None,
+        "speedup_ceiling": _ceiling(judged, dense_judged) if same else None,
         "steps_per_s": _ratio(sum(record.steps for record in judged), seconds),
         "tokens": _tokens(judged),
         "pruner": {
@@ -111,6 +115,11 @@ def _summarise_cell(
         "render_profile": next((record.render_profile for record in judged), None),
         "reused_from": records[0].reused_from,
     }
+
+
+def _engines(records: Iterable[EpisodeRecord]) -> list[str]:
+    """What ran these episodes."""
+    return sorted({record.engine for record in records} - {""})
 
 
 def _judged(records: Iterable[EpisodeRecord]) -> list[EpisodeRecord]:

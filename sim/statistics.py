@@ -43,7 +43,7 @@ class PairedDifference(NamedTuple):
     p_value: float
 
 
-def wilson_interval(successes: int, n: int) -> Interval:
+def wilson_interval(successes: float, n: int) -> Interval:
     """Wilson's 95 % score interval of a proportion (Wilson 1927).
 
     Args:

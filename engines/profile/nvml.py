@@ -65,6 +65,11 @@ class NvmlSource:
             told["power_w"] /= 1e3
         return told
 
+    def joules(self) -> float | None:
+        """Energy since the driver was loaded; None where this GPU (before Volta) does not count."""
+        used = self._ask(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._gpu)
+        return None if used is None else float(used) / 1e3
+
     def throttled(self) -> list[str]:
         """The throttle reasons that hold now."""
         bits = 0 if self._reasons is None else self._ask(self._reasons, self._gpu) or 0

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError
+from engines.manifest import sha256
 from engines.tensorrt.contents import Contents, Tensor, dtype_name, walk
 from engines.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, find_library
 from engines.tensorrt.options import BuildOptions, Profile, check_options
+from engines.weights import WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 OLDEST_CAPABILITY = 80
+_NO_KERNEL = "not supported by a dedicated kernel"
 _DYNAMIC_INT8 = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 
 
@@ -36,7 +39,9 @@ class BuildReport:
         profiles: names of the profiles, in the order of their indices.
         plan_bytes: size of the plan.
         plan_sha256: hash of the plan.
-        onnx_sha256: hash of the graph's file; weights beside it are not in it.
+        onnx_sha256: hash of the graph's file.
+        weights_sha256: hash of the weights beside it; empty when it holds its own.
+        version_compatible: later versions of the library load it, too.
         build_s: how long the build took.
         decomposed_attention: attention operations that were taken apart.
         warnings: what the library said.
@@ -50,6 +55,8 @@ class BuildReport:
     plan_bytes: int
     plan_sha256: str
     onnx_sha256: str
+    weights_sha256: str
+    version_compatible: bool
     build_s: float
     decomposed_attention: int
     warnings: tuple[str, ...]
@@ -90,11 +97,14 @@ class _Build:
         decomposed = self._attention()
         began = time.perf_counter()
         built = self.builder.build_serialized_network(self.network, self.config)
+        if built is None and self._lacks_kernel():
+            decomposed = self._decompose(lambda layer: True)
+            built = self.builder.build_serialized_network(self.network, self.config)
         took = time.perf_counter() - began
         if built is None:
             raise EngineError(f"{self.onnx}: {self.library} cannot build it: {self.log.last()}")
         self._keep_timings()
-        content = memoryview(built)
+        content, weights = memoryview(built), self.onnx.parent / WEIGHTS
         write_bytes(plan, content)
         return BuildReport(
             library=self.library.name,
@@ -104,7 +114,9 @@ class _Build:
             profiles=tuple(profile.name for profile in self.options.profiles),
             plan_bytes=content.nbytes,
             plan_sha256=hashlib.sha256(content).hexdigest(),
-            onnx_sha256=hashlib.sha256(self.onnx.read_bytes()).hexdigest(),
+            onnx_sha256=sha256(self.onnx),
+            weights_sha256=sha256(weights) if weights.is_file() else "",
+            version_compatible=self.options.version_compatible,
             build_s=took,
             decomposed_attention=decomposed,
             warnings=tuple(self.log.warnings),
@@ -165,15 +177,28 @@ class _Build:
 
     def _attention(self) -> int:
         """Let attention be computed from its parts where that was asked for, or nothing else is."""
-        wanted, count = self.options.decompose_attention, 0
-        if wanted is False or not hasattr(self.trt, "IAttentionInputLayer"):
+        wanted = self.options.decompose_attention
+        if wanted is False:
             return 0
         rtx = self.library.name == TENSORRT_RTX
+        return self._decompose(
+            lambda layer: wanted or (rtx and dtype_name(layer.get_input(0).dtype) == "float32")
+        )
+
+    def _decompose(self, which: Callable[[Any], bool]) -> int:
+        count = 0
+        if not hasattr(self.trt, "IAttentionInputLayer"):
+            return count
         for layer in self._attention_layers():
-            if wanted or (rtx and dtype_name(layer.get_input(0).dtype) == "float32"):
+            if which(layer):
                 layer.attention.decomposable = True
                 count += 1
         return count
+
+    def _lacks_kernel(self) -> bool:
+        """It failed because some attention, of an unusual head width, has no fused kernel."""
+        free = self.options.decompose_attention is None
+        return free and any(_NO_KERNEL in error for error in self.log.errors)
 
     def _attention_layers(self) -> Iterator[Any]:
         for index in range(self.network.num_layers):

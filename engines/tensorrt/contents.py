@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,7 @@ _NAMES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
+_INDICES = ("int64", "int32")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Contents:
         layers: how many of each kind.
         types: how many layers give each data type.
         selections: gathers whose indices come from a top-k and whose result reaches an output.
+        choices: outputs that are indices from a top-k, or constant ones: what a split engine's
+            choice gives.
+        indexed_by: inputs that index a gather on the way to an output: what its next layers read.
     """
 
     inputs: tuple[Tensor, ...]
@@ -68,6 +72,8 @@ class Contents:
     layers: dict[str, int]
     types: dict[str, int]
     selections: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    indexed_by: tuple[str, ...] = ()
 
     @property
     def prunes(self) -> bool:
@@ -86,30 +92,70 @@ def walk(network: Any) -> Contents:
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     kinds = [_kind(layer) for layer in layers]
     types = (dtype_name(t.dtype) for layer in layers for t in _outputs(layer))
+    steps = [
+        _Step(layer.name, kind, _names(_inputs(layer)), _names(_outputs(layer)))
+        for layer, kind in zip(layers, kinds, strict=True)
+    ]
+    inputs = tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs))
+    outputs = tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs))
+    ranked = _behind(steps, (name for step in steps if step.kind == "TOPK" for name in step.gives))
+    moving = _behind(steps, (tensor.name for tensor in inputs))
     return Contents(
-        inputs=tuple(_tensor(network.get_input(i)) for i in range(network.num_inputs)),
-        outputs=tuple(_tensor(network.get_output(i)) for i in range(network.num_outputs)),
+        inputs=inputs,
+        outputs=outputs,
         layers=dict(Counter(kinds).most_common()),
         types=dict(Counter(types).most_common()),
-        selections=tuple(_selections(network, layers, kinds)),
+        selections=tuple(_gathers(steps, ranked, outputs)),
+        choices=tuple(
+            tensor.name
+            for tensor in outputs
+            if tensor.dtype in _INDICES and (tensor.name in ranked or tensor.name not in moving)
+        ),
+        indexed_by=tuple(
+            tensor.name
+            for tensor in inputs
+            if tensor.dtype in _INDICES
+            and any(_gathers(steps, _behind(steps, [tensor.name]), outputs))
+        ),
     )
 
 
-def _selections(network: Any, layers: list[Any], kinds: list[str]) -> Iterable[str]:
-    """Gathers between a top-k and an output, found by following tensors in the layers' order."""
-    chosen: set[str] = set()
-    gathers: list[tuple[str, str]] = []
-    for layer, kind in zip(layers, kinds, strict=True):
-        names = [tensor.name for tensor in _inputs(layer)]
-        if kind == "GATHER" and len(names) > 1 and names[1] in chosen:
-            gathers += [(layer.name, tensor.name) for tensor in _outputs(layer)]
-        if kind == "TOPK" or chosen.intersection(names):
-            chosen.update(tensor.name for tensor in _outputs(layer))
-    wanted = {network.get_output(i).name for i in range(network.num_outputs)}
-    for layer in reversed(layers):
-        if wanted.intersection(tensor.name for tensor in _outputs(layer)):
-            wanted.update(tensor.name for tensor in _inputs(layer))
-    return [name for name, tensor in gathers if tensor in wanted]
+class _Step(NamedTuple):
+    """One layer, as the names of what it reads and gives."""
+
+    name: str
+    kind: str
+    reads: list[str]
+    gives: list[str]
+
+
+def _behind(steps: list[_Step], first: Iterable[str]) -> set[str]:
+    """Some tensors, and all that is computed from them; layers come in their order."""
+    found = set(first)
+    for step in steps:
+        if found.intersection(step.reads):
+            found.update(step.gives)
+    return found
+
+
+def _gathers(steps: list[_Step], indices: set[str], outputs: Iterable[Tensor]) -> Iterable[str]:
+    """Gathers that are indexed by one of these tensors, and whose result reaches an output."""
+    wanted = {tensor.name for tensor in outputs}
+    for step in reversed(steps):
+        if wanted.intersection(step.gives):
+            wanted.update(step.reads)
+    return [
+        step.name
+        for step in steps
+        if step.kind == "GATHER"
+        and len(step.reads) > 1
+        and step.reads[1] in indices
+        and wanted.intersection(step.gives)
+    ]
+
+
+def _names(tensors: Iterable[Any]) -> list[str]:
+    return [tensor.name for tensor in tensors]
 
 
 def _kind(layer: Any) -> str:

@@ -77,6 +77,16 @@ class Cuda:
         """Copy device to host, in the order of the stream."""
         self._copy(target, source, size, "cudaMemcpyDeviceToHost", stream)
 
+    def copy_lines(
+        self, target: int, target_step: int, source: int, source_step: int, width: int, count: int
+    ) -> None:
+        """Copy `count` lines of `width` bytes on the device, before what streams do next.
+
+        Steps from line to line are in bytes.
+        """
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpy2D", target, target_step, source, source_step, width, count, kind)
+
     def begin_capture(self, stream: int) -> None:
         """Record what follows on the stream instead of running it."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal

@@ -13,7 +13,8 @@ into TensorRT or CUDA is tested on stand-ins for the two.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,10 +28,12 @@ from engines.session import Closing, Specs, TensorSpec, check_feeds
 from engines.tensorrt.builder import make_logger
 from engines.tensorrt.contents import dtype_name
 from engines.tensorrt.cuda import Cuda
+from engines.tensorrt.device import DeviceTensor
 from engines.tensorrt.library import Library, find_library
+from engines.tensorrt.types import numpy_type
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 NOT_EXECUTED = "plans are built here and not executed: no NVIDIA GPU with a CUDA driver"
@@ -117,6 +120,7 @@ class TensorRTEngine:
         profile: int = 0,
         values: Mapping[str, int] | None = None,
         cuda_graph: bool = True,
+        resident: Callable[[str], bool] = lambda name: False,
     ) -> TensorRTSession:
         """A session on one rung.
 
@@ -124,15 +128,21 @@ class TensorRTEngine:
             profile: index of the profile that the rung was built with.
             values: value of every input that decides shapes.
             cuda_graph: record copies and kernels once and replay them.
+            resident: tells by name which outputs stay on the device, as `DeviceTensor`.
         """
-        return TensorRTSession(self, profile, dict(values or {}), cuda_graph)
+        return TensorRTSession(self, profile, dict(values or {}), cuda_graph, resident)
 
 
 class TensorRTSession(Closing):
     """One rung of an engine; a `Session` (see `engines/session.py`)."""
 
     def __init__(
-        self, engine: TensorRTEngine, profile: int, values: dict[str, int], cuda_graph: bool
+        self,
+        engine: TensorRTEngine,
+        profile: int,
+        values: dict[str, int],
+        cuda_graph: bool,
+        resident: Callable[[str], bool],
     ) -> None:
         self._owner, self._engine, self._cuda = engine, engine.engine, engine.cuda
         self._trt = engine.library.module
@@ -141,7 +151,8 @@ class TensorRTSession(Closing):
         self._host: dict[str, np.ndarray] = {}
         self._pinned: dict[str, int] = {}
         self._device: dict[str, int] = {}
-        self._outside: set[str] = set()
+        self._outside: dict[str, int] = {}
+        self._stays: dict[str, DeviceTensor] = {}
         self._on_host: set[str] = set()
         self._closed = False
         self._stream = self._cuda.stream()
@@ -152,7 +163,7 @@ class TensorRTSession(Closing):
             )
         try:
             self._inputs, self._outputs = self._shapes(profile, values)
-            self._bind()
+            self._bind(resident)
         except BaseException:
             self.close()
             raise
@@ -185,12 +196,16 @@ class TensorRTSession(Closing):
         """
         if name not in self._inputs or name in self._on_host:
             raise EngineError(f"{self._owner.name}: no device input is named {name}")
-        self._outside.add(name)
+        if self._outside.get(name) == pointer:
+            return
+        self._outside[name] = pointer
         self._context.set_tensor_address(name, pointer)
-        self._drop_graph()
+        self._drop_graph()  # a recording holds addresses
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the stage once. Arrays that come back are the caller's until the next `run`.
+
+        A feed may be a `DeviceTensor` of another session; outputs that stay on the device are.
 
         Raises:
             EngineError: when a feed does not fit, or after `close`.
@@ -198,7 +213,7 @@ class TensorRTSession(Closing):
         """
         if self._closed:
             raise EngineError(f"{self._owner.name}: this session is closed")
-        fed = {name: spec for name, spec in self._inputs.items() if name not in self._outside}
+        fed = {n: spec for n, spec in self._inputs.items() if n in feeds or n not in self._outside}
         check_feeds(self._owner.name, fed, feeds)
         for name in fed:
             self._take(name, feeds[name])
@@ -210,7 +225,7 @@ class TensorRTSession(Closing):
         else:
             self._cuda.launch(self._graph, self._stream)
             self._cuda.synchronize(self._stream)
-        return {name: self._host[name] for name in self._outputs}
+        return {name: self._stays.get(name, self._host.get(name)) for name in self._outputs}
 
     def close(self) -> None:
         """Give memory back; a closed session runs no more. May be called again."""
@@ -268,17 +283,27 @@ class TensorRTSession(Closing):
         shape = tuple(int(size) for size in self._context.get_tensor_shape(name))
         return TensorSpec(shape, dtype_name(self._engine.get_tensor_dtype(name)))
 
-    def _bind(self) -> None:
-        """Memory on both sides for every tensor, once."""
+    def _bind(self, resident: Callable[[str], bool]) -> None:
+        """Memory for every tensor, once: on both sides, unless an output stays on the device."""
         for name, spec in {**self._inputs, **self._outputs}.items():
             if name in self._on_host:
                 continue
             dtype = numpy_type(spec.dtype)
-            self._host[name], self._pinned[name] = self._cuda.pinned(spec.shape, dtype)
-            self._device[name] = self._cuda.allocate(self._host[name].nbytes)
+            size = math.prod(spec.shape) * dtype.itemsize
+            self._device[name] = self._cuda.allocate(size)
             self._context.set_tensor_address(name, self._device[name])
+            if name in self._outputs and resident(name):
+                self._stays[name] = DeviceTensor(self._device[name], spec, self._cuda)
+            else:
+                self._host[name], self._pinned[name] = self._cuda.pinned(spec.shape, dtype)
 
-    def _take(self, name: str, array: np.ndarray) -> None:
+    def _take(self, name: str, array: Any) -> None:
+        if isinstance(array, DeviceTensor):
+            self.use_pointer(name, array.pointer)
+            return
+        if self._outside.pop(name, None) is not None:  # from the host again
+            self._context.set_tensor_address(name, self._device[name])
+            self._drop_graph()
         if name in self._on_host:
             if not np.array_equal(self._host[name], array):
                 raise EngineError(
@@ -298,9 +323,10 @@ class TensorRTSession(Closing):
         if not self._context.execute_async_v3(self._stream):
             raise EngineLostError(f"{self._owner.name}: cannot run: {self._owner.log.last()}")
         for name in self._outputs:
-            self._cuda.to_host(
-                self._pinned[name], self._device[name], self._host[name].nbytes, self._stream
-            )
+            if name not in self._stays:
+                self._cuda.to_host(
+                    self._pinned[name], self._device[name], self._host[name].nbytes, self._stream
+                )
 
     def _capture(self) -> int:
         """Record one query. The first one has run already: TensorRT sets itself up in it."""
@@ -322,26 +348,6 @@ class TensorRTSession(Closing):
         if self._graph is not None:
             self._cuda.destroy_graph(self._graph)
             self._graph = None
-
-
-def numpy_type(name: str) -> np.dtype:
-    """The numpy type of a name; bfloat16 and the 8-bit floats come from ml_dtypes.
-
-    Raises:
-        EngineUnavailableError: when ml_dtypes is missing.
-    """
-    try:
-        return np.dtype(name)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise EngineUnavailableError(
-            f"{name} inputs and outputs need ml_dtypes: run `pip install ml_dtypes`, or export "
-            "with float32 inputs"
-        ) from None
-    return np.dtype(getattr(ml_dtypes, name))
 
 
 def _read(plan: Path, sha256: str | None) -> bytes:

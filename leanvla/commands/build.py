@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from leanvla.errors import UsageError
+from leanvla.errors import CHECK_FAILED, UsageError
 
 if TYPE_CHECKING:
     from engines.tensorrt.builder import BuildReport
     from engines.tensorrt.options import BuildOptions, Profile
-
-SCHEMA = "leanvla.build/1"
-REPORT = "plans.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Build:
 
 
 def run(config: Build) -> int:
-    """Build all, write the report, print it; returns the exit code.
+    """Build all, write the report, print it; 1 when a rung of an engine would not prune.
 
     Raises:
         UsageError: when there is no ONNX file, or an argument makes no sense.
@@ -65,21 +62,35 @@ def run(config: Build) -> int:
         EngineUnavailableError: when a library or a driver is missing.
     """
     from engines.tensorrt.builder import build_plan
+    from engines.tensorrt.plans import REPORT, SCHEMA
     from leanvla.run_folder import write_json
 
     graphs, options = _graphs(config.onnx), _options(config)
-    plans = {}
+    plans, reports = {}, {}
     for graph in graphs:
         plan = config.out / f"{graph.stem}.plan"
-        plans[plan.name] = {"onnx": str(graph)} | _plain(build_plan(graph, plan, options))
+        reports[graph.stem] = build_plan(graph, plan, options)
+        plans[plan.name] = {"onnx": str(graph)} | _plain(reports[graph.stem])
         print(f"built {plan}", file=sys.stderr, flush=True)
-    result = {"schema": SCHEMA, "executed": False, "plans": plans}
+    unpruned = _unpruned(config.onnx, reports)
+    result = {"schema": SCHEMA, "executed": False, "plans": plans, "unpruned_rungs": unpruned}
     write_json(config.out / REPORT, result)
     if config.json:
         print(json.dumps(result, indent=2))
     else:
-        _show(plans)
-    return 0
+        _show(plans, unpruned)
+    return CHECK_FAILED if unpruned else 0
+
+
+def _unpruned(path: Path, reports: dict[str, BuildReport]) -> dict[str, str]:
+    """Rungs of an engine whose plans do not prune; nothing is known of other graphs."""
+    from engines.manifest import is_engine, read_manifest
+    from policy.openvla.engine.pruned_plans import unpruned
+
+    if not is_engine(path):
+        return {}
+    contents = {name: report.contents for name, report in reports.items()}
+    return unpruned(read_manifest(path), contents)
 
 
 def _graphs(path: Path) -> list[Path]:
@@ -130,7 +141,17 @@ def _plain(report: BuildReport) -> dict[str, Any]:
     return {**to_plain(report), "prunes": report.contents.prunes}
 
 
-def _show(plans: dict[str, dict[str, Any]]) -> None:
+def _pruning(plan: dict[str, Any]) -> str:
+    """Split graphs choose in one and gather in the next."""
+    contents = plan["contents"]
+    if plan["prunes"]:
+        return "yes"
+    if contents["choices"]:
+        return "chooses"
+    return "gathers" if "kept" in contents["indexed_by"] else "no"
+
+
+def _show(plans: dict[str, dict[str, Any]], unpruned: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -144,9 +165,11 @@ def _show(plans: dict[str, dict[str, Any]]) -> None:
             f"{plan['build_s']:.1f}",
             f"{plan['library']} {plan['version']}",
             " ".join(plan["capabilities"]),
-            "yes" if plan["prunes"] else "no",
+            _pruning(plan),
             " ".join(plan["profiles"]),
         )
     console = Console(highlight=False, markup=False, width=132)
     console.print(table)
+    for rung, why in unpruned.items():
+        console.print(f"{rung}: pruning is not in its plans: {why}")
     console.print("Built, not executed: whether they are right shows on the device.")

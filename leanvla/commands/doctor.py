@@ -239,6 +239,32 @@ def check_weights() -> Iterator[Check]:
             yield Check(name, "ok", "every file matches its hash")
 
 
+def check_engines() -> Iterator[Check]:
+    """Graphs that ship beside policies, and engines that were made on this machine."""
+    from engines.cache import kept_engines
+    from engines.errors import EngineError
+    from policy.openvla.engine.packaged import FOLDER, packaged_graphs
+    from policy.openvla.engine.rungs import listed
+
+    for folder in sorted(path.parent for path in ZOO.glob(f"*/{FOLDER}")):
+        name = f"graphs {folder.name}"
+        try:
+            graphs = packaged_graphs(folder)
+        except EngineError as error:
+            yield Check(name, "fail", str(error), "make them again: `make graphs`")
+            continue
+        if graphs is not None:
+            yield Check(name, "ok", f"run without torch: {listed(graphs)}")
+    for folder, manifest, size in kept_engines():
+        detail = f"{folder}, {size / 1e6:.1f} MB"
+        if manifest is None:
+            remedy = f"nothing; it is made again when needed, or remove it: `rm -r {folder}`"
+            yield Check("engine", "note", f"{detail}, damaged", remedy)
+        else:
+            compared = "compared with its model" if manifest.parity else "not compared here"
+            yield Check("engine", "ok", f"{detail}: {listed(manifest)}; {compared}")
+
+
 def _ledger(path: Path) -> Iterator[tuple[str, str]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         digest, _, file = line.partition(" ")
@@ -306,6 +332,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "libero": check_libero,
     "metaworld": check_metaworld,
     "weights": check_weights,
+    "engines": check_engines,
     "disk": check_disk,
     "memory": check_memory,
     "threads": check_threads,

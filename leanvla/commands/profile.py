@@ -28,6 +28,7 @@ class Profile:
     Attributes:
         policy: packaged policy, or checkpoint folder.
         engine: an exported engine to measure instead of the eager policy; cells are rungs of it.
+        plans: TensorRT plans of that engine, a folder that `leanvla build` wrote, to run instead.
         shape: an architecture with random weights instead of a policy, see `--shape list`; its
             tokenizer is the packaged small one.
         layers: decoder layers of the shape, to fit a small machine; nothing else is scaled.
@@ -44,6 +45,7 @@ class Profile:
         frame_size: side of made-up frames, pixels.
         text: what the policy is told.
         unnorm_key: data set whose statistics give actions their units.
+        energy_seconds: how long every cell answers alone afterwards, where energy can be read.
         trace_rounds: rounds in `trace.json`, besides the first of the warm-up.
         out: folder of the results.
         compare: another profile folder to compare with.
@@ -57,6 +59,7 @@ class Profile:
 
     policy: str = "mini"
     engine: Path | None = None
+    plans: Path | None = None
     shape: str | None = None
     layers: int | None = None
     tower_layers: int | None = None
@@ -72,6 +75,7 @@ class Profile:
     frame_size: int = 256
     text: str = "pick up the red cube"
     unnorm_key: str | None = None
+    energy_seconds: float = 3.0
     trace_rounds: int = 3
     out: Path = Path("runs/profile")
     compare: Path | None = None
@@ -113,11 +117,14 @@ def run(config: Profile) -> int:
 
 def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from engines.profile.conditions import Watch
+    from engines.profile.energy import find_meters, measure_energy
     from engines.profile.measure import Schedule, measure
     from leanvla.commands.profile_cells import make_bench, precision
-    from leanvla.commands.profile_results import build_metrics, write_folder
+    from leanvla.commands.profile_results import build_metrics, energy_metrics, write_folder
     from leanvla.run_folder import open_run_folder
 
+    if config.plans is not None and config.engine is None:
+        raise UsageError("--plans run the graphs of an engine: name it with --engine")
     if config.engine is not None and config.dtype is not None:
         raise UsageError("--engine has the precision that it was exported in: leave --dtype out")
     config = replace(config, dtype=precision(config))
@@ -132,7 +139,14 @@ def _measure(config: Profile) -> tuple[dict, list[Sample]]:
         synchronize=bench.synchronize,
         each_round=_progress(schedule.rounds + schedule.warmup),
     )
-    metrics = build_metrics(config, bench, samples, watch)
+    energy = measure_energy(
+        bench.cells,
+        config.energy_seconds,
+        find_meters(),
+        first=schedule.rounds + schedule.warmup,
+        synchronize=bench.synchronize,
+    )
+    metrics = build_metrics(config, bench, samples, watch) | energy_metrics(energy)
     write_folder(folder, metrics, samples, config.trace_rounds)
     say(f"report: {folder / 'report.html'}")
     return metrics, samples

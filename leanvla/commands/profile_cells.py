@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 DENSE = "dense"
 _DTYPES = ("float32", "bfloat16", "float16")
-_ENGINE_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -159,6 +158,7 @@ def _engine_policies(config: Profile, folder: Path) -> Callable[[Method], Engine
         unnorm_key=config.unnorm_key,
         threads=config.threads,
         provider=config.device.partition(":")[0],
+        plans=config.plans,
     )
 
 
@@ -204,9 +204,10 @@ def precision(config: Profile) -> str:
     if config.engine is None:
         return config.dtype or _DTYPES[0]
     from engines.artefact import Engine, open_ort
+    from engines.precision import PRECISIONS
 
     engine = Engine(config.engine, open_ort())
-    return _ENGINE_TYPES[engine.manifest.precision]
+    return PRECISIONS[engine.manifest.precision].weights
 
 
 def _prepare(config: Profile) -> tuple[Callable[[], None] | None, Callable[[], int] | None]:

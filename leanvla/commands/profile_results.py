@@ -7,6 +7,7 @@ import resource
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from engines.profile.energy import NOT_READABLE
 from engines.profile.samples import FILE, read_samples, to_lines
 from engines.profile.summary import steady, summarise
 from engines.profile.trace import chrome_trace, first_rounds
@@ -55,10 +56,16 @@ def build_metrics(
     }
 
 
+def energy_metrics(measured: dict[str, Any] | None) -> dict[str, Any]:
+    """What `metrics.json` says of energy: J per query by cell and meter, or that none is told."""
+    return {"energy": NOT_READABLE if measured is None else measured}
+
+
 def subject(config: Profile) -> str:
     """What was measured, in words that hide no scaling."""
     if config.engine is not None:
-        return f"engine {config.engine}"
+        plans = f" as the plans in {config.plans}" if config.plans else ""
+        return f"engine {config.engine}{plans}"
     if not config.shape:
         return f"policy {config.policy}"
     from policy.openvla.shapes import shape
@@ -130,6 +137,7 @@ def _cell(
     timings = [t for t in bench.cells[name].timings if not t.dense_warmup]
     cut = _cut(bench, spec, timings[-1])
     ceiling, kind = _ceiling(dense, timings), config.dtype or "float32"
+    same_cut = bench.cuts[name] == bench.cuts[DENSE]
     stages = query_stages(bench.architecture, cut, weight_type=kind, data_type=kind)
     return {
         "cell": name,
@@ -138,6 +146,7 @@ def _cell(
         **mine,
         "speedup_ceiling": ceiling,
         "speedup_ceiling_macs": _macs(bench, cut, dense=True) / _macs(bench, cut),
+        "attention_rows_ms": _rows_ms(mine, dense) if config.engine and same_cut else None,
         "ceiling_reached": mine["speedup"]["p50"] / ceiling if ceiling else None,
         "cut_layer": cut.layers,
         "tokens": _tokens(timings[-1]),
@@ -153,6 +162,17 @@ def _cell(
         "macs": round(_macs(bench, cut)),
         "kv_cache_bytes": cache_bytes(bench.architecture, cut, kind),
     }
+
+
+def _rows_ms(mine: dict[str, Any], dense: dict[str, Any]) -> float | None:
+    """What a split engine computes for its choice inside the lower layers: their excess over dense.
+
+    Both run the same layers on the same tokens; in torch these rows are booked as `selection`.
+    """
+    below = mine["phase_ms"].get(PHASE_BELOW_CUT), dense["phase_ms"].get(PHASE_BELOW_CUT)
+    if below[0] is None or below[1] is None:
+        return None
+    return max(0.0, below[0]["p50"] - below[1]["p50"])
 
 
 def _cut(bench: Bench, spec: CellSpec, timing: Timing) -> Cut:

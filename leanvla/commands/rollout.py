@@ -37,6 +37,8 @@ class Rollout:
         suite: suite of tasks.
         policy: packaged policy, checkpoint folder, `expert` for the suite's scripted expert, or
             `ws://host:port` for one that is served.
+        engine: `auto` runs every cell that can be a graph on ONNX Runtime and says which cannot;
+            `torch` runs all of them eagerly; or the folder of an exported engine.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
         keep: keep ratios in (0, 1], separated by commas.
         episodes: episodes per cell.
@@ -66,6 +68,7 @@ class Rollout:
 
     suite: str = "tabletop"
     policy: str = "mini"
+    engine: str = "auto"
     method: str = "vla_pruner"
     keep: str = "0.25"
     episodes: int = 50
@@ -100,12 +103,14 @@ def run(config: Rollout) -> int:
         RolloutError: when the run could not go on; what was finished is kept and written.
         IdlePrunerError: when a pruner never ran.
     """
+    from leanvla.commands.rollout_engine import with_engines
     from leanvla.commands.rollout_plan import check_machine, make_plan, make_spec
     from leanvla.run_folder import open_run_folder
     from sim.rollout.store import EpisodeStore
 
     plan, spec = make_plan(config), make_spec(config)
     check_machine(config)
+    spec = with_engines(config, plan, spec)
     folder = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
     spec = replace(spec, log=str(folder / "workers.log"))
     with EpisodeStore(folder / "episodes.jsonl") as store, terminate_as_interrupt():
@@ -117,7 +122,7 @@ def run(config: Rollout) -> int:
 def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) -> int:
     from leanvla.commands.rollout_results import Results
 
-    results = Results(config, plan, store)
+    results = Results(config, plan, store, spec.policy.notes)
     if len(store) == plan.episodes and results.on_disk():
         _say(f"nothing to do: all {plan.episodes} episodes are in {config.out}")
         return results.show()

@@ -87,8 +87,6 @@ def check_machine(config: Rollout) -> None:
         raise EnvironmentFault("videos need PyAV: pip install av, or run with --video 0")
     if config.record is not None:
         _check_record(config)
-    if _needs_torch(config) and importlib.util.find_spec("torch") is None:
-        raise EnvironmentFault("a policy needs torch: pip install 'leanvla[torch]'")
     if is_address(config.policy):
         check_served(config, make_plan(config).cells)
     if config.rerun is not None:
@@ -106,14 +104,6 @@ def check_machine(config: Rollout) -> None:
     gl = check_gl()
     if not gl.ok:
         raise EnvironmentFault(f"{gl.problem}: {gl.remedy}")
-
-
-def _needs_torch(config: Rollout) -> bool:
-    """An engine, the expert and a policy of the user's own bring what they need."""
-    from policy.registry import is_engine, resolve_policy
-
-    own = config.policy == EXPERT or ":" in config.policy
-    return not own and not is_engine(resolve_policy(config.policy))
 
 
 def _check_rungs(config: Rollout, methods: list[Method]) -> None:

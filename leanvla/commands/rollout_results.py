@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from leanvla.commands.rollout_engine import annotate
 from leanvla.errors import CHECK_FAILED
 from leanvla.report.console import print_table
 from leanvla.report.rollout import Picture, write_report
@@ -14,18 +15,26 @@ from sim.metrics import check_pruners_ran, summarise
 from sim.rollout.runner import choose_overlays, choose_videos, record_episodes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from leanvla.commands.rollout import Rollout
     from sim.rollout.pool import Pool
     from sim.rollout.runner import Plan
     from sim.rollout.store import EpisodeStore
-    from sim.rollout.types import Recording
+    from sim.rollout.types import Cell, Recording
 
 
 class Results:
     """Results of one run, written whole or not at all."""
 
-    def __init__(self, config: Rollout, plan: Plan, store: EpisodeStore) -> None:
-        self._config, self._plan, self._store = config, plan, store
+    def __init__(
+        self,
+        config: Rollout,
+        plan: Plan,
+        store: EpisodeStore,
+        notes: Mapping[Cell, str] | None = None,
+    ) -> None:
+        self._config, self._plan, self._store, self._notes = config, plan, store, notes or {}
         self._strips: list[Picture] = []
         self._videos: list[Picture] = []
 
@@ -100,6 +109,8 @@ class Results:
         else:
             print_table(metrics)
         for run in metrics["runs"]:
+            if run["engine_note"]:
+                _say(f"{run['method']} @ {run['keep']:g}: {run['engine_note']}")
             if run["errors"]:
                 _say(
                     f"{run['method']} @ {run['keep']:g}: {run['errors']} episode(s) were lost to "
@@ -112,6 +123,7 @@ class Results:
     def _metrics(self, notice: str = "") -> dict[str, Any]:
         suite, policy = self._config.suite, self._config.policy
         metrics = summarise(self._plan, self._store, suite=suite, policy=policy)
+        annotate(metrics["runs"], self._notes)
         return {"schema": metrics["schema"], "notice": notice or None, "runs": metrics["runs"]}
 
     def _check_repeats(self, films: list[Recording]) -> None:
@@ -136,6 +148,7 @@ class Results:
             "steps executed per query": config.execute or "the policy's own choice",
             "method options": ", ".join(config.option) or "defaults",
             "workers": f"{config.workers}, policy on {config.threads} thread(s) each",
+            "engine": _engines(metrics),
             "processor": machine["cpu_model"],
             "cores": machine["cores"],
             "system": machine["platform"],
@@ -143,6 +156,17 @@ class Results:
             "packages": machine["packages"],
             "commit": machine["git_commit"],
         }
+
+
+def _engines(metrics: dict[str, Any]) -> str | None:
+    """What ran which cells, and why."""
+    told = {
+        f"{run['method']} @ {run['keep']:g}: {run['engine']}"
+        + (f" ({run['engine_note']})" if run["engine_note"] else "")
+        for run in metrics["runs"]
+        if run["engine"]
+    }
+    return "; ".join(sorted(told)) or None
 
 
 def _say(sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Sweep:
         out: the store.
         workers: episode workers; 0 means one per core, or as many as the Ray cluster holds.
         shard: this machine's share of the seeds, e.g. `1/4`; the stores are merged afterwards.
+        retry_errors: run episodes again that ended in an error, which says nothing about a policy.
         plan: only print how many episodes there are and how long they will take.
         costs: folders of earlier rollouts or sweeps whose measured times `--plan` may use.
         ray: run on Ray: `auto` for the cluster of this machine, an address, or `local` for one of
@@ -34,6 +36,7 @@ class Sweep:
     out: Path = Path("runs/sweep")
     workers: int = 0
     shard: str = "1/1"
+    retry_errors: bool = False
     plan: bool = False
     costs: tuple[Path, ...] = ()
     ray: str | None = None
@@ -67,7 +70,8 @@ def run(config: Sweep) -> int:
 
     _check_numbers(config)
     file, store = read_sweep(Path(verb)), SweepStore(config.out)
-    runs = make_runs(file, store, workers=config.workers, shard=parse_shard(config.shard))
+    workers = config.workers or (os.cpu_count() or 1 if config.ray is None else 0)
+    runs = make_runs(file, store, workers=workers, shard=parse_shard(config.shard))
     if config.plan:
         return show_plan(runs, config)
     from leanvla.commands.sweep_work import work

@@ -80,6 +80,7 @@ class SweepFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         first_seed: the first one; seeds below 100,000 are held out.
         option: fields of the pruning methods.
         swap_instruction: tell the policy another valid instruction, judge the original.
+        truth: record what every query kept of the object, the gripper and the goal.
         sim_timeout: seconds without an answer after which a simulator is ended.
     """
 
@@ -91,6 +92,7 @@ class SweepFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_seed: int = 0
     option: dict[str, Any] = {}
     swap_instruction: bool = False
+    truth: bool = False
     sim_timeout: float = 60.0
 
     def suite_entries(self) -> list[SuiteEntry]:

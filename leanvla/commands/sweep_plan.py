@@ -119,6 +119,7 @@ def _make_run(
         perturb=suite.perturb,
         threads=policy.threads,
         sim_timeout=file.sim_timeout,
+        truth=file.truth and policy.name != EXPERT,
         video=0,
     )
     plan = make_plan(config)

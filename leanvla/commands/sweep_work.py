@@ -57,6 +57,8 @@ def work(config: Sweep, runs: Sequence[SweepRun], store: SweepStore, path: Path)
         for run in runs:
             open_run_folder(run.config.out, run.config, resume=True, ignore=_ANY)
             run.stored.write()
+            if config.retry_errors and (count := run.stored.forget_errors()):
+                _say(f"{run.title}: {count} episode(s) that ended in an error run again")
         try:
             with _pools(config) as make_pool:
                 _run_all(runs, make_pool)

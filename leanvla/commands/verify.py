@@ -27,11 +27,15 @@ class Verify:
     written anew.
 
     Attributes:
-        engine: folder that `leanvla export` wrote.
+        engine: folder that `leanvla export` wrote, or the name of a policy that ships with graphs.
         policy: the checkpoint; the one named in the engine when left out.
         suite: replay an episode of this suite, with the engine acting, instead of made-up frames.
         seed: scene of that episode.
         observations: observations to compare, at most.
+        episodes: instead of observations, compare success: so many episodes of the suite, each by
+            the engine and by torch, on the same seeds.
+        workers: episode workers.
+        out: folder of these episodes; a run that was cut goes on in it.
         json: print the ledger as JSON.
     """
 
@@ -40,6 +44,9 @@ class Verify:
     suite: str | None = None
     seed: int = 0
     observations: int = 8
+    episodes: int = 0
+    workers: int = 2
+    out: Path = Path("runs/verify")
     json: bool = False
 
 
@@ -57,7 +64,11 @@ def run(config: Verify) -> int:
 
     if config.observations < 1:
         raise UsageError(f"--observations is {config.observations}: give 1 or more")
-    engine = Engine(config.engine)
+    engine = Engine(_folder(config))
+    if config.episodes:
+        from leanvla.commands.verify_episodes import compare_episodes
+
+        return compare_episodes(config, engine)
     checkpoint = resolve_policy(config.policy or engine.manifest.policy)
     ledger = verify(engine, checkpoint, _observations(config, engine), Talk())
     misses = [miss for parity in ledger if (miss := judge(engine, parity))]
@@ -66,6 +77,18 @@ def run(config: Verify) -> int:
     else:
         _show(engine, ledger, misses)
     return CHECK_FAILED if misses else 0
+
+
+def _folder(config: Verify) -> Path:
+    from policy.openvla.engine.packaged import packaged_engine, packaged_graphs
+    from policy.registry import packaged_policies, resolve_policy
+
+    if str(config.engine) not in packaged_policies():
+        return config.engine
+    checkpoint = resolve_policy(config.engine)
+    if packaged_graphs(checkpoint) is None:
+        raise UsageError(f"{config.engine} ships without graphs: export it, and verify that folder")
+    return packaged_engine(checkpoint)
 
 
 def _observations(config: Verify, engine: Engine) -> list[Observation]:

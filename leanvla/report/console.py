@@ -27,6 +27,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for head in ("speed-up", "ceiling"):
         table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("engine", no_wrap=True)
     for run in metrics["runs"]:
         table.add_row(*_row(run))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
@@ -47,6 +48,7 @@ def _row(run: Run) -> tuple[str, ...]:
         _show(latency["p95"], ".2f"),
         _show(run["speedup_p50"], ".2f", "×"),
         _show(run["speedup_ceiling"], ".2f", "×"),
+        (run.get("engine") or "–").partition(" ")[0],
     )
 
 

@@ -38,6 +38,7 @@ def document(metrics: Mapping[str, Any], samples: Sequence[Sample], env: Mapping
         f"<ul>{said}</ul>",
         section("Whole query", _queries(cells)),
         section("Where the time goes", *_bars(cells), _phases(cells)),
+        section("Energy", _energy(metrics.get("energy"))),
         section("How it spreads", _spread(samples)),
         section("Warm-up", _warmup(cells)),
         section("Work", _work(cells), facts(metrics["memory"])),
@@ -172,12 +173,46 @@ def _phases(cells: Sequence[Cell]) -> str:
     ]
     rows.append(["gap", *(shown(cell["gap_ms"]) for cell in cells)])
     rows.append(["<b>query</b>", *(shown(cell["query_ms"]) for cell in cells)])
+    inside = [cell.get("attention_rows_ms") for cell in cells]
+    if any(inside):
+        shown_rows = ("–" if ms is None else f"{ms:.3f}" for ms in inside)
+        rows.append(["attention rows, inside prefill_below", *shown_rows])
     return table(
         ("ms", *(cell["cell"] for cell in cells)),
         rows,
         "p50, then p95 and p99. The gap is what the phases leave of the whole query: calls between "
         "them, and copies of results. On a GPU every phase ends with a wait for the device, so the "
-        "parts add up, at the price of the overlap between them.",
+        "parts add up, at the price of the overlap between them. A split engine computes the "
+        "attention rows that its choice reads inside the lower layers: what prefill_below takes "
+        "longer than dense's belongs to the choice, and `selection` is the choice alone.",
+    )
+
+
+def _energy(energy: Mapping[str, Any] | str | None) -> str:
+    """J per query by meter, or that no meter can be read."""
+    if not isinstance(energy, dict):
+        return paragraph(f"Energy: {energy or 'not measured'}.", "soft")
+    meters = list(energy["idle_w"])
+
+    def shown(value: float | str, unit: str) -> str:
+        return escape(value) if isinstance(value, str) else f"{value:.3f} {unit}"
+
+    rows = [
+        [
+            escape(name),
+            str(cell["queries"]),
+            *(shown(cell["j_per_query"][m], "J") for m in meters),
+            *(shown(cell["w"][m], "W") for m in meters),
+        ]
+        for name, cell in energy["cells"].items()
+    ]
+    idle = ", ".join(f"{m} {shown(energy['idle_w'][m], 'W')}" for m in meters)
+    heads = (*(f"{m}, per query" for m in meters), *(f"{m}, mean" for m in meters))
+    return table(
+        ("", "queries", *heads),
+        rows,
+        f"Every cell alone, after the rounds above. All that the part drew, idling included; idle "
+        f"before: {idle}.",
     )
 
 

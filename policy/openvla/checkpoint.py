@@ -7,7 +7,7 @@ Nothing in a checkpoint is executed: `.pt` files are read as plain tensors only.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from policy.openvla.checkpoint_keys import canonical, is_film, merge_lora
 from policy.openvla.checkpoint_save import INDEX, SINGLE, save_checkpoint, weights_sha256
@@ -18,10 +18,11 @@ from policy.openvla.side_files import side_files
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     import torch
     from torch import Tensor, nn
 
-__all__ = ["assign", "load_tensors", "save_checkpoint", "weights_sha256"]
+__all__ = ["assign", "load_arrays", "load_tensors", "save_checkpoint", "weights_sha256"]
 
 _SHOWN = 3
 
@@ -50,6 +51,31 @@ def load_tensors(folder: str | Path, *, dtype: torch.dtype | None = None) -> dic
         found = {canonical(key, part): tensor for key, tensor in _read_side(path)}
         tensors |= {name: _cast(tensor, dtype) for name, tensor in merge_lora(found).items()}
     return tensors
+
+
+def load_arrays(folder: str | Path) -> dict[str, np.ndarray]:
+    """The same as `load_tensors` as numpy arrays, without torch.
+
+    Raises:
+        CheckpointError: as there; also for what numpy cannot hold (bfloat16) or torch alone can
+            read (`.pt` files, low-rank factors that are not merged).
+    """
+    folder = Path(folder)
+    sides = side_files(folder)
+    arrays: dict[str, np.ndarray] = {}
+    for path, keys in _shards(folder):
+        for key, array in _read_safetensors(path, keys, "numpy"):
+            name = canonical(key)
+            if "vision_backbone" not in sides or not name.startswith("vision_backbone."):
+                arrays[name] = array
+    for part, path in sides.items():
+        if path.suffix != ".safetensors":
+            raise CheckpointError(f"{path} can be read with torch alone")
+        found = {canonical(key, part): a for key, a in _read_safetensors(path, None, "numpy")}
+        if any(".lora_" in name for name in found):
+            raise CheckpointError(f"{path} has low-rank factors apart: torch must merge them")
+        arrays |= found
+    return arrays
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], folder: str | Path) -> None:
@@ -123,17 +149,21 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_safetensors(path: Path, keys: list[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+def _read_safetensors(
+    path: Path, keys: list[str] | None = None, kind: str = "pt"
+) -> Iterator[tuple[str, Any]]:
     """The tensors of a file, one after the other, memory-mapped."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=kind) as file:
             held = set(file.keys())
             for key in sorted(held) if keys is None else keys:
                 if key not in held:
                     raise CheckpointError(f"{path}: tensor {key} is missing, {INDEX} promises it")
                 yield key, file.get_tensor(key)
+    except TypeError as error:
+        raise CheckpointError(f"{path} holds a type that numpy lacks ({error})") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is truncated or not safetensors ({error}): fetch it again"

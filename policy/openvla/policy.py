@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from policy.openvla.adapter import PolicySession
 from policy.openvla.config import load_config
 from policy.openvla.contract import Contract
 from policy.openvla.runtime import Query, Runtime
@@ -91,6 +92,11 @@ class OpenVLAPolicy(Contract):
         tokenizer = PromptTokenizer(folder, config)
         return cls(config, model, tokenizer, method, unnorm_key)
 
+    @property
+    def runs_on(self) -> str:
+        """Runtime, device and precision, e.g. `torch cpu float32`."""
+        return f"torch {self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
     def infer(self, observation: Observation, state: PrunerState) -> Inference:
         """Run one query.
 
@@ -136,6 +142,10 @@ class OpenVLAPolicy(Contract):
             layer_sequence_tokens=answer.layer_sequence_tokens,
             batch=batch,
         )
+
+    def pruning_session(self, method: Method) -> PolicySession:
+        """What `prune(policy, method)` returns."""
+        return PolicySession(self, method)
 
     def _query(self, observation: Observation) -> Query:
         input_ids = torch.from_numpy(self.prompt_ids(observation.instruction))

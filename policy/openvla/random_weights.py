@@ -11,6 +11,8 @@ from policy.openvla.policy import OpenVLAPolicy
 from policy.openvla.tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from policy.openvla.config import OpenVLAConfig
     from pruning.base import Method
 
@@ -39,6 +41,23 @@ def random_network(
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
     return network
+
+
+def random_checkpoint(folder: Path, config: OpenVLAConfig, seed: int = 0) -> Path:
+    """A checkpoint folder of an architecture with random weights, stored as bfloat16.
+
+    Its tokenizer is the packaged small one. A folder that is one already, of the same architecture,
+    is left as it is.
+    """
+    from policy.openvla.checkpoint import save_checkpoint
+    from policy.openvla.config import load_config
+    from policy.registry import ZOO
+
+    if (folder / "config.json").is_file() and load_config(folder) == config:
+        return folder
+    network = random_network(config, dtype=torch.bfloat16, seed=seed)
+    files = [path for path in (ZOO / "mini").iterdir() if "token" in path.name]
+    return save_checkpoint(folder, config, network.state_dict(), files)
 
 
 def random_policy(network: OpenVLAModel, config: OpenVLAConfig, method: Method) -> OpenVLAPolicy:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from pruning.adapters.tower import Tower
+
 
 IMAGES = ("get_image_features", "image_token_id")
 VIDEOS = ("get_video_features", "video_token_id")
@@ -28,12 +30,13 @@ class Family:
 
     Class attributes: `name`; `models`, names of the classes of `transformers`; `encoders`, per kind
     of picture the method of the core that encodes it, and the entry of the configuration that names
-    its token.
+    its token; `prefix`, whether the prompt may see all of itself.
     """
 
     name: ClassVar[str] = ""
     models: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[tuple[tuple[str, str], ...]] = (IMAGES,)
+    prefix: ClassVar[bool] = False
 
     def core(self, model: Any) -> Any:
         """The module whose forward merges pictures into the prompt; it gets the model's inputs."""
@@ -50,10 +53,13 @@ class Family:
             features = features[0]
         return list(features)
 
-    def spans(self, kind: int, inputs: Mapping[str, Any], pictures: list[Tensor]) -> list[Span]:
+    def spans(
+        self, core: Any, kind: int, inputs: Mapping[str, Any], pictures: list[Tensor]
+    ) -> list[Span]:
         """How the tokens of each picture divide into views.
 
         Args:
+            core: the core module.
             kind: number of the encoder.
             inputs: what it was called with, by name.
             pictures: what it returned.
@@ -68,9 +74,14 @@ class Family:
         """Layers behind whose outputs the model itself touches visual tokens (deepstack)."""
         return 0
 
-    def causal(self, inputs: Mapping[str, Any]) -> bool:
-        """False when the whole prompt sees the whole prompt."""
-        return True
+    def tower(self, core: Any) -> Tower:
+        """The vision tower; by default one that gives a token per patch."""
+        from pruning.adapters.tower import PatchTower, block_behind, blocks_of
+
+        config = core.config
+        prefix = int(getattr(config, "vision_feature_select_strategy", "full") == "default")
+        block = block_behind(config, blocks_of(core.vision_tower))
+        return PatchTower(block.self_attn, core.multi_modal_projector, prefix)
 
     def attention(self, layer: nn.Module) -> Any:
         """The self-attention of a decoder layer."""

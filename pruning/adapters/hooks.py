@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 import torch
 
+from pruning.adapters.cache import Step, is_filled, step_on, write_book
 from pruning.adapters.errors import AdapterError
-from pruning.adapters.layout import Span, lay_out
+from pruning.adapters.heads import Phases
+from pruning.adapters.layout import Encoded, Span, lay_out
+from pruning.adapters.recall import Recall
 from pruning.adapters.session import Session
+from pruning.adapters.timer import Timer
+from pruning.adapters.tower import NEEDS as TOWER_NEEDS
 from pruning.adapters.walk import Plan, Walk
-from pruning.adapters.zone import Zone, decode_mask, hidden_of, replaced
+from pruning.adapters.zone import hidden_of, replaced
 from pruning.runtime import Pruner
 from pruning.transition import transition_variation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Int64
     from torch import Tensor
 
     from pruning.adapters.family import Family
     from pruning.base import Method
-
-BOOK = "pruned_by_leanvla"
-"""Attribute of a cache: what lives in it."""
 
 NOT_HERE = {
     "action": "a language model's prompt has no action rows",
@@ -49,41 +48,14 @@ class Prompt(NamedTuple):
     """A prefill whose pictures may not be encoded yet.
 
     Attributes:
+        ids: token numbers.
         masks: per kind of picture, where its tokens are.
         real: False at padding.
-        causal: False when all of the prompt sees all of it.
     """
 
+    ids: Int64[Tensor, "b s"]
     masks: list[Bool[np.ndarray, "b s"]]
     real: Bool[Tensor, "b s"]
-    causal: bool
-
-
-@dataclass
-class Book:
-    """What lives in a cache.
-
-    Attributes:
-        length: tokens of the prefill, before any left.
-        zones: from each cut on.
-    """
-
-    length: int
-    zones: list[Zone]
-
-    def zone_of(self, layer: int) -> Zone | None:
-        """The zone that a layer is in; None before the first cut."""
-        return next((zone for zone in reversed(self.zones) if zone.layer <= layer), None)
-
-
-@dataclass
-class Step:
-    """One pass on a pruned cache."""
-
-    book: Book
-    new: int
-    rows: int
-    masks: dict[int, Tensor | None]
 
 
 class HookSession(Session):
@@ -107,11 +79,17 @@ class HookSession(Session):
             )
         pruner = Pruner(method, len(decoder.layers), causal=True)
         deep = family.reads_deep(self.core)
-        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep)
+        tower = family.tower(self.core) if method.needs & TOWER_NEEDS else None
+        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep, tower)
         self.decoder = decoder
         self._stack: ExitStack | None = None
+        self._timer = Timer()
         self._prompt: Prompt | None = None
-        self._encoded: dict[int, list[Span]] = {}
+        self._encoded: dict[int, Encoded] = {}
+        self._encoding = False
+        self._asked: Tensor | None = None
+        self._memory: dict[int, Mapping[str, Tensor]] = {}
+        self._recall: Recall | None = None
         self._walk: Walk | None = None
         self._step: Step | None = None
 
@@ -121,7 +99,8 @@ class HookSession(Session):
             return
         if self.core in _pruned:
             raise AdapterError("the model is being pruned already: leave that session first")
-        self.plan.pruner.calls = 0
+        self.plan.pruner.calls, self._timer = 0, Timer()
+        self._recall = self._remembering()
         self.counts.tokens_in = [0] * len(self.plan.layers)
         self.counts.tokens_out = [0] * len(self.plan.layers)
         with ExitStack() as stack:
@@ -133,10 +112,11 @@ class HookSession(Session):
     def stop(self) -> None:
         """Take the hooks off."""
         self._forget()
-        self._encoded = {}
+        self._encoded, self._memory, self._asked, self._recall = {}, {}, None, None
         if self._stack is not None:
             self._stack.close()
             self._stack = None
+            self.counts.selection_ms = self._timer.total_ms()
 
     def _forget(self) -> None:
         self._prompt = self._walk = self._step = None
@@ -155,10 +135,14 @@ class HookSession(Session):
             on(layer.register_forward_pre_hook(self._before(index), with_kwargs=True))
             if plan.whole_behind(index):
                 on(layer.register_forward_hook(self._after(index)))
-        for index in plan.probes:
+        if self._recall is not None:
+            on(self._recall.attention.register_forward_hook(self._answers, with_kwargs=True))
+        for index in self._heard():
             attention = self.family.attention(plan.layers[index])
             for name, module in zip("qk", self.family.taps(attention), strict=True):
                 on(module.register_forward_hook(self._tap(name)))
+        if plan.tower is not None:
+            plan.tower.listen(on)
         if "transition" in self.method.needs:
             for layer in plan.layers[plan.pruner.cut - 1 : max(plan.cuts)]:
                 for module in (self.family.attention(layer), layer.mlp):
@@ -171,8 +155,9 @@ class HookSession(Session):
         if args:
             inputs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         cache = inputs.get("past_key_values")
-        if cache is not None and cache.get_seq_length():
-            self._continue(cache, inputs)
+        if is_filled(cache):
+            self._step = step_on(cache, inputs)
+            self.counts.decode_steps += self._step is not None and bool(self._step.book.zones)
             return
         ids, real = self._read(inputs)
         masks = [(ids == token).numpy() for token in self.family.token_ids(self.core)]
@@ -181,28 +166,9 @@ class HookSession(Session):
             return
         for kind, output in enumerate((inputs.get("mm_encoder_outputs") or {}).values()):
             pictures = self.family.pictures(output)
-            self._encoded.setdefault(kind, [Span(len(picture)) for picture in pictures])
-        self._prompt = Prompt(masks, real, self.family.causal(inputs))
-
-    def _continue(self, cache: Any, inputs: dict[str, Any]) -> None:
-        if any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos")):
-            raise AdapterError(
-                "pictures on a cache that is filled already: prefill the whole prompt in one pass"
-            )
-        book = getattr(cache, BOOK, None)
-        if book is None:
-            return
-        ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
-        rows = (inputs["inputs_embeds"] if ids is None else ids).shape[1]
-        new = cache.get_seq_length() - book.length + rows
-        seen = mask.shape[-1] if mask is not None and mask.ndim == 2 else book.length + new
-        if new < rows or seen != book.length + new:
-            raise AdapterError(
-                f"the cache holds {new - rows} tokens behind the prefill, the inputs speak of "
-                f"{seen - book.length - rows}: a pruned cache cannot be cropped into its prefill"
-            )
-        self._step = Step(book, new, rows, {})
-        self.counts.decode_steps += 1
+            whole = Encoded([Span(len(picture)) for picture in pictures], {})
+            self._encoded.setdefault(kind, whole)
+        self._prompt = Prompt(ids, masks, real)
 
     def _read(self, inputs: dict[str, Any]) -> tuple[Tensor, Bool[Tensor, "b s"]]:
         """Token numbers and what is no padding, on the host."""
@@ -220,12 +186,19 @@ class HookSession(Session):
         prompt, self._prompt = self._prompt, None
         if prompt is None:
             return
-        rows = lay_out(
-            prompt.real.numpy(),
-            [(mask, self._encoded.get(kind, [])) for kind, mask in enumerate(prompt.masks)],
-        )
+        nothing = Encoded([], {})
+        encoded = [self._encoded.get(kind, nothing) for kind in range(len(prompt.masks))]
         self._encoded = {}
-        self._walk = Walk(self.plan, rows, prompt.real, prompt.causal, self.counts.prefills)
+        kinds = zip(prompt.masks, (one.spans for one in encoded), strict=True)
+        rows = lay_out(prompt.real.numpy(), list(kinds))
+        same = self._asked is not None and prompt.ids.equal(self._asked)
+        if not same:
+            self._asked, self._memory = prompt.ids, {}
+        if self._recall is not None:
+            self._recall.turn(same)
+        shown, seed = [one.tower for one in encoded], self.counts.prefills
+        self._walk = Walk(self.plan, rows, prompt.real, shown, self._memory, self._recall, seed)
+        self.counts.dense_warmups += self._walk.dense
         self._walk.embeds = kwargs["inputs_embeds"].detach()
 
     def _encoder(self, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,9 +206,18 @@ class HookSession(Session):
 
         @functools.wraps(original)
         def encode(*args: Any, **kwargs: Any) -> Any:
-            output = original(*args, **kwargs)
-            inputs = inspect.signature(original).bind_partial(*args, **kwargs).arguments
-            self._encoded[kind] = self.family.spans(kind, inputs, self.family.pictures(output))
+            if self._encoding:  # one encoder may call another
+                return original(*args, **kwargs)
+            self._encoding = True
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                self._encoding = False
+            bound = inspect.signature(original).bind_partial(*args, **kwargs)
+            inputs = {**bound.arguments, "kind": kind}
+            spans = self.family.spans(self.core, kind, inputs, self.family.pictures(output))
+            seen = {} if self.plan.tower is None else self.plan.tower.read(inputs)
+            self._encoded[kind] = Encoded(spans, seen)
             return output
 
         return encode
@@ -243,37 +225,16 @@ class HookSession(Session):
     def _before(self, index: int) -> Callable[..., Any]:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if self._walk is not None:
-                start = time.perf_counter()
-                x = self._walk.enter_layer(index, args[0], kwargs)
-                if index in self.plan.cuts:
-                    self.counts.selection_ms += (time.perf_counter() - start) * 1e3
+                cuts = index in self.plan.cuts
+                with self._timer.on(args[0].device) if cuts else nullcontext():
+                    x = self._walk.enter_layer(index, args[0], kwargs)
                 return (x, *args[1:]), kwargs
             if self._step is not None:
-                return args, self._adapted(self._step, index, args[0], kwargs)
+                self._step.adapt(index, args[0], kwargs, self.plan.additive)
+                return args, kwargs
             return None
 
         return hook
-
-    def _adapted(self, step: Step, index: int, x: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs of a layer that has a pruned cache."""
-        zone = step.book.zone_of(index)
-        if zone is None:
-            return kwargs
-        held = kwargs["past_key_values"].layers[index].keys.shape[-2]
-        if held != zone.size + step.new - step.rows or len(x) != len(zone.slots):
-            raise AdapterError(
-                f"layer {index} holds {held} tokens of {len(x)} samples, the prefill and what came "
-                f"after make {zone.size + step.new - step.rows} of {len(zone.slots)}: the cache "
-                "was cropped or changed in a way that pruning does not follow"
-            )
-        if zone.layer not in step.masks:
-            given, additive = kwargs.get("attention_mask"), self.plan.additive
-            step.masks[zone.layer] = decode_mask(
-                given, zone.on(x.device), step.new, step.rows, x.dtype, additive
-            )
-        mask = step.masks[zone.layer]
-        kwargs["attention_mask"] = None if mask is None else mask.to(x.device)
-        return kwargs
 
     def _after(self, index: int) -> Callable[..., Any]:
         def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
@@ -284,10 +245,39 @@ class HookSession(Session):
 
         return hook
 
+    def _remembering(self) -> Recall | None:
+        pruner, rule = self.plan.pruner, self.method.history
+        if rule is None or pruner.action_layer is None:
+            return None
+        attention = self.family.attention(self.plan.layers[pruner.action_layer])
+        return Recall(pruner, rule, attention)
+
+    def _heard(self) -> set[int]:
+        """Layers whose queries and keys are listened to."""
+        action = self.plan.pruner.action_layer
+        return {*self.plan.probes, *([] if action is None else [action])}
+
+    def _answers(
+        self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        """The layer has run whose rows are remembered: in the prefill, or for a decoded token."""
+        recall, step = self._recall, self._step
+        if recall is None:
+            return
+        if self._walk is not None:
+            recall.prefill(self._walk)
+        elif step is not None and step.query is not None and step.rows == 1:
+            layer = self.plan.pruner.action_layer or 0
+            keys = kwargs["past_key_values"].layers[layer].keys
+            phases = Phases(*kwargs["position_embeddings"])
+            recall.step(step.query, keys, phases, step.valid(layer, keys.device))
+
     def _tap(self, name: str) -> Callable[..., Any]:
         def hook(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
             if self._walk is not None:
                 self._walk.taps[name] = output.detach()
+            elif self._step is not None and name == "q":
+                self._step.query = output.detach()
 
         return hook
 
@@ -308,16 +298,18 @@ class HookSession(Session):
         """Whatever happened, the pass is over; what lives in the cache is written into it."""
         walk = self._walk
         self._forget()
-        if walk is None or not walk.zones or output is None:  # none: the forward raised
+        if walk is None or output is None:  # none: the forward raised
+            return
+        if walk.cache is not None and (walk.zones or walk.dense):
+            write_book(walk)
+        if not walk.zones:
             return
         counts = self.counts
         counts.prefills += 1
-        counts.calls = self.plan.pruner.calls
+        counts.calls, counts.selection_ms = self.plan.pruner.calls, self._timer.known_ms
         for into, of in ((counts.tokens_in, walk.tokens_in), (counts.tokens_out, walk.tokens_out)):
             into[:] = [total + tokens for total, tokens in zip(into, of, strict=False)]
         self.kept = walk.kept()
-        if walk.cache is not None:
-            _write_book(walk)
 
 
 @contextmanager
@@ -334,30 +326,8 @@ def shadowed(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None
             setattr(owner, name, own)
 
 
-def _write_book(walk: Walk) -> None:
-    cache = walk.cache
-    setattr(cache, BOOK, Book(walk.length, walk.zones))
-    first = walk.zones[0]
-    if first.layer == 0:
-        # The first layer's length counts for the whole cache: positions go on from it.
-        layer = cache.layers[0]
-        layer.tokens_that_left = walk.length - first.size
-        layer.get_seq_length = MethodType(_full_length, layer)
-
-
-def _full_length(layer: Any, *args: Any) -> int:
-    held = type(layer).get_seq_length(layer, *args)
-    return held + layer.tokens_that_left if held else 0
-
-
 def _check_needs(method: Method, family: Family) -> None:
     for need in sorted(method.needs):
         reason = NOT_HERE.get(need) or family.lacks(need)
         if reason:
             raise AdapterError(f"{method.name} needs {need!r}, and {reason}: choose another method")
-    rule = method.history
-    if rule is not None and rule.dense_warmup:
-        raise AdapterError(
-            f"{method.name} runs dense until actions have filled its history, and a language model "
-            "decodes none: take warmup='semantic'"
-        )

@@ -23,6 +23,13 @@ class Span(NamedTuple):
     is_view: bool = True
 
 
+class Encoded(NamedTuple):
+    """What an encoder made: how its tokens divide, and what its tower shows, a row per token."""
+
+    spans: list[Span]
+    tower: dict[str, Tensor]
+
+
 @dataclass
 class View:
     """One image, tile or video frame.
@@ -30,7 +37,7 @@ class View:
     Attributes:
         row: sample of the batch.
         kind: of picture: 0 for images, 1 for videos.
-        number: of its span among those of its kind.
+        offset: of its first token among all that the encoder of its kind made.
         first: slot of its first token in the sequence.
         tokens: tokens it came with.
         living: tokens that are left.
@@ -39,7 +46,7 @@ class View:
 
     row: int
     kind: int
-    number: int
+    offset: int
     first: int
     tokens: int
     living: int
@@ -143,6 +150,7 @@ def _views(
     row: int, kind: int, numbers: Sequence[int], spans: Sequence[Span], places: np.ndarray
 ) -> list[View]:
     found, start = [], 0
+    offset = sum(span.tokens for span in spans[: numbers[0]]) if numbers else 0
     for number in numbers:
         tokens, is_view = spans[number]
         at = places[start : start + tokens]
@@ -151,7 +159,7 @@ def _views(
             continue
         if at[-1] - at[0] != tokens - 1:
             raise AdapterError("a picture's tokens do not lie side by side")
-        found.append(View(row, kind, number, int(at[0]), tokens, tokens))
+        found.append(View(row, kind, offset + start - tokens, int(at[0]), tokens, tokens))
     return found
 
 

@@ -24,15 +24,18 @@ class Counts:
     Attributes:
         calls: selections made, one per cut and group of equal views.
         prefills: forward passes in which visual tokens left.
+        dense_warmups: prefills that ran dense to fill a history.
         passes_without_vision: prefills that had no visual token.
         decode_steps: forward passes on a cache that a prefill had pruned.
-        selection_ms: time of scores and selections, milliseconds.
+        selection_ms: time of scores, selections and gathers, milliseconds; on an accelerator
+            complete after leaving.
         tokens_in: real tokens before each decoder layer's door, summed over `prefills`.
         tokens_out: real tokens that each layer computed.
     """
 
     calls: int = 0
     prefills: int = 0
+    dense_warmups: int = 0
     passes_without_vision: int = 0
     decode_steps: int = 0
     selection_ms: float = 0.0
@@ -76,8 +79,9 @@ class Session:
         if kind is None and self.method.prunes and not self.counts.calls:
             raise MethodError(
                 f"{self.method.name} at keep {self.method.keep} never selected a token "
-                f"({self.counts.passes_without_vision} passes without visual tokens): the result "
-                "is not a pruned one"
+                f"({self.counts.passes_without_vision} passes without visual tokens, "
+                f"{self.counts.dense_warmups} dense ones to fill a history): the result is not a "
+                "pruned one"
             )
 
     def start(self) -> None:

@@ -52,10 +52,10 @@ def groups_of(rows: Sequence[Row], alone: bool) -> list[list[View]]:
     """
     found: dict[tuple[int, ...], list[View]] = {}
     for number, row in enumerate(rows):
-        sizes: dict[tuple[int, int], list[View]] = {}
+        sizes: dict[tuple[int, int, int], list[View]] = {}
         for view in row.views:
             if view.living:
-                sizes.setdefault((view.tokens, view.living), []).append(view)
+                sizes.setdefault((view.kind, view.tokens, view.living), []).append(view)
         for size, views in sizes.items():
             key = (*size, len(views), number if alone else 0)
             found.setdefault(key, []).extend(views)
@@ -95,6 +95,13 @@ def context(
     for name in seen[views[0].row].both:
         rows = [_of(walk, view, seen[view.row].both[name].mT).mT for view in views]
         fields[name], fields["text_mask"] = _even(rows)
+    for name in _tower_kinds(needs, walk.tower[views[0].kind]):
+        values = torch.stack([walk.shown(view, name) for view in views])
+        (fields if name in ("tower_features", "tower_keys") else attention)[name] = values
+    if "history" in needs and walk.recall is not None:
+        fields["history"] = _living(views, walk.recall.expected(views))
+    if "project" in needs and walk.plan.tower is not None:
+        fields["project"] = walk.plan.tower.project
     if "heads" in needs:
         q = fields.pop("heads.q").transpose(1, 2)
         fields["heads"] = Heads(q, fields.pop("heads.k").transpose(1, 2))
@@ -137,7 +144,7 @@ def look(walk: Walk, number: int, needs: Collection[str]) -> Seen:
 
 def _look_back(walk: Walk, number: int, needs: Collection[str], text: slice, seen: Seen) -> None:
     """Attention at the last full layer, from queries and keys taken beside it."""
-    q, k = walk.probed(number)
+    q, k = walk.probed(number, walk.layer - 1)
     length, causal = k.shape[2], walk.causal
     kinds = ROW_KINDS & set(needs)
     if kinds:
@@ -179,6 +186,22 @@ def _look_ahead(
         )
         found["text_next"] = rows["text"][0]
     return found
+
+
+def _living(views: Sequence[View], history: Tensor | None) -> Tensor | None:
+    """What is expected of the tokens that live."""
+    if history is None or views[0].kept is None:
+        return history
+    kept = torch.stack([view.kept for view in views if view.kept is not None])
+    return history.to(kept.device).gather(1, kept)
+
+
+def _tower_kinds(needs: Collection[str], shown: Collection[str]) -> list[str]:
+    """What is asked of the tower; attention of the class token only where there is one."""
+    names = [name for name in ("tower_features", "tower_keys") if name in needs]
+    if "tower_attention" in needs:
+        names += [kind for kind in ("tower_mean", "tower_cls") if kind in shown] or ["tower_mean"]
+    return names
 
 
 def _of(walk: Walk, view: View, values: Float[Tensor, "l ..."]) -> Float[Tensor, "n ..."]:

@@ -21,13 +21,15 @@ from pruning.adapters.zone import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
     from pruning.adapters.family import Family
     from pruning.adapters.layout import Row, View
+    from pruning.adapters.recall import Recall
+    from pruning.adapters.tower import Tower
     from pruning.runtime import Pruner
     from pruning.types import Selection
 
@@ -42,6 +44,8 @@ class Plan:
         pruner: the method on this decoder.
         additive: masks are numbers to add (eager attention), not truth values.
         deep: layers behind whose outputs the model itself touches visual tokens.
+        tower: the vision tower, where the method asks for it.
+        cuts: number of the stage by layer.
     """
 
     family: Family
@@ -49,6 +53,7 @@ class Plan:
     pruner: Pruner
     additive: bool
     deep: int = 0
+    tower: Tower | None = None
     cuts: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,15 +78,27 @@ class Walk:
         plan: of the session.
         rows: where text and pictures lie.
         real: False at padding, `[b, s]`, on the host.
-        causal: False when all of the prompt sees all of it.
+        tower: per kind of picture, what the tower shows of every token.
+        memory: what the first cut of the last prefill with this prompt remembered, by group of
+            views; changed in place.
+        recall: what earlier answers to this prompt looked at, for methods with history.
         seed: for methods that draw.
     """
 
     def __init__(
-        self, plan: Plan, rows: list[Row], real: Bool[Tensor, "b s"], causal: bool, seed: int
+        self,
+        plan: Plan,
+        rows: list[Row],
+        real: Bool[Tensor, "b s"],
+        tower: list[dict[str, Tensor]],
+        memory: dict[int, Mapping[str, Tensor]],
+        recall: Recall | None,
+        seed: int,
     ) -> None:
-        self.plan, self.rows, self.real, self.causal, self.seed = plan, rows, real, causal, seed
-        self.length = real.shape[1]
+        self.plan, self.rows, self.real, self.tower = plan, rows, real, tower
+        self.memory, self.recall, self.seed = memory, recall, seed
+        self.dense = recall is not None and recall.dense
+        self.length, self.causal = real.shape[1], True
         self.layer = 0
         self.zones: list[Zone] = []
         self.cache: Any = None
@@ -109,10 +126,12 @@ class Walk:
             inputs: keyword arguments of the layer, changed where tokens have left.
         """
         self.layer, self.cache = layer, inputs.get("past_key_values")
+        self.phases = Phases(*inputs["position_embeddings"])
         self.tokens_in.append(sum(row.length for row in self.rows))
         if self.zone is not None and layer > 0 and self.plan.whole_behind(layer - 1):
             self._whole, x = x, take_tokens(x, self.zone.on(x.device).slots)
-        if layer in self.plan.cuts:
+        self._x = x
+        if layer in self.plan.cuts and not self.dense:
             x = self._cut(x, inputs)
         self.tokens_out.append(sum(row.length for row in self.rows))
         if self.zone is not None:
@@ -139,6 +158,17 @@ class Walk:
         slots = self._slots_of(row, self.embeds.device)
         return self.embeds[row].index_select(0, slots).float().to(self._now.device)
 
+    def shown(self, view: View, name: str) -> Float[Tensor, "n ..."]:
+        """What the tower shows of the tokens of a view that live."""
+        values = self.tower[view.kind].get(name)
+        if values is None:
+            raise AdapterError(
+                f"{self.plan.pruner.method.name} reads the vision tower, and these pictures were "
+                "encoded outside of the session: pass pixels, not features"
+            )
+        mine = values[view.offset : view.offset + view.tokens].float().to(self._now.device)
+        return mine if view.kept is None else mine.index_select(0, view.kept)
+
     def where(self, row: int) -> Int64[Tensor, " l"]:
         """Where a sample's real tokens are in the sequence as it is now."""
         device = self._now.device
@@ -153,9 +183,11 @@ class Walk:
         slots = self._slots_of(row, self.phases.cos.device)
         return self.phases.of(row, slots, attention)
 
-    def probed(self, row: int) -> tuple[Float[Tensor, "1 h l e"], Float[Tensor, "1 kv l e"]]:
-        """Rotated queries and keys of the last full layer, of a sample's real tokens."""
-        attention = self.plan.family.attention(self.plan.layers[self.layer - 1])
+    def probed(
+        self, row: int, layer: int
+    ) -> tuple[Float[Tensor, "1 h l e"], Float[Tensor, "1 kv l e"]]:
+        """Rotated queries and keys of the layer that was heard last, of a sample's real tokens."""
+        attention = self.plan.family.attention(self.plan.layers[layer])
         phases, where = self.phases_of(row, attention), self.where(row)
         q, k = (
             rotate(by_head(self.taps[name][row : row + 1], attention)[0][:, where], phases)[None]
@@ -187,21 +219,47 @@ class Walk:
     def _cut(self, x: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Let tokens leave."""
         number = self.plan.cuts[self.layer]
-        self._x, self.phases = x, Phases(*inputs["position_embeddings"])
         if self._whole is None or self.zone is None:
             self._whole = x
+            self.causal = not (self.plan.family.prefix and self._sees_all(inputs))
         else:
             self._whole = put_tokens(self._whole.to(x.device), self.zone.on(x.device).slots, x)
         return self._apply(x, self._choose(number))
+
+    def _sees_all(self, inputs: dict[str, Any]) -> bool:
+        """Whether the prompt sees all of itself, by the mask that the model made.
+
+        Raises:
+            AdapterError: when a part of it is causal, as in training on answers.
+        """
+        mask = inputs.get("attention_mask")
+        if mask is None:
+            return False
+        seen = []
+        for at, row in enumerate(self.rows):
+            keys = [row.slots[min(1, len(row.slots) - 1)], row.slots[-1]]
+            values = mask[at % len(mask), 0, row.slots[0], keys]
+            seen.append((values if mask.dtype == torch.bool else values == 0).tolist())
+        if all(last for _, last in seen):
+            return True
+        if not any(second for second, _ in seen):
+            return False
+        raise AdapterError(
+            "a part of the prompt is a causal suffix (an answer to train on): prune prompts alone"
+        )
 
     def _choose(self, number: int) -> list[tuple[list[View], Selection]]:
         pruner = self.plan.pruner
         stage, needs = pruner.stages[number], pruner.method.stage_needs(number)
         seen = {at: look(self, at, needs) for at, row in enumerate(self.rows) if row.views}
         chosen = []
-        for views in groups_of(self.rows, alone=pruner.method.adaptive):
-            ctx = context(self, views, number, stage, seen, seed=self.seed)
-            chosen.append((views, pruner.select(ctx)))
+        for at, views in enumerate(groups_of(self.rows, alone=pruner.method.adaptive)):
+            memory = {} if number else self.memory.get(at, {})
+            ctx = context(self, views, number, stage, seen, seed=self.seed, memory=memory)
+            selection = pruner.select(ctx)
+            if not number:
+                self.memory[at] = selection.memory
+            chosen.append((views, selection))
         return chosen
 
     def _apply(self, x: Tensor, chosen: Sequence[tuple[list[View], Selection]]) -> Tensor:

@@ -39,7 +39,13 @@ class Turn(NamedTuple):
 
 
 class Agent(Protocol):
-    """Whoever decides: a policy, or the suite's scripted expert."""
+    """Whoever decides: a policy, or the suite's scripted expert.
+
+    Attributes:
+        engine: what runs it; empty when it does not tell.
+    """
+
+    engine: str
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """A new episode begins."""
@@ -76,6 +82,7 @@ class PolicyAgent:
         self, policy: Policy, execute: int | None, *, watch: bool = False, truth: bool = False
     ) -> None:
         self._policy, self._watch, self._truth = policy, watch, truth
+        self.engine = str(getattr(policy, "runs_on", ""))
         self._witness: Witness | None = None
         self._execute = execute or getattr(policy, "execute", None) or policy.action_spec.horizon
         self._choose: Callable[[Observation], Observation] | None = None
@@ -112,6 +119,8 @@ class PolicyAgent:
 
 class ExpertAgent:
     """The suite's scripted expert: an upper bound that sees the simulator's truth."""
+
+    engine = ""
 
     def reset(self, suite: SuiteSpec, observation: Observation) -> None:
         """The expert lives in the suite and was reset with it."""
@@ -157,7 +166,7 @@ def run_episode(
         notes.add(turn)
         beat(Beat(job.cell, turn.timings[-1].query_ms if turn.timings else 0.0))
         seen = turn.advance.observation
-    record = notes.record(job, suite, time.perf_counter() - began)
+    record = notes.record(job, suite, agent.engine, time.perf_counter() - began)
     if tape is not None:
         tape.end(record)
     return record, notes.recording(record, suite) if job.film else None
@@ -184,7 +193,7 @@ class _Notes:
         if turn.truth is not None:
             self._truth.append(turn.truth)
 
-    def record(self, job: Job, suite: SuiteSpec, seconds: float) -> EpisodeRecord:
+    def record(self, job: Job, suite: SuiteSpec, engine: str, seconds: float) -> EpisodeRecord:
         start, spoken = self._opening.start, self._opening.observation.instruction
         timings = self._timings
         return EpisodeRecord(
@@ -208,6 +217,7 @@ class _Notes:
             kept_sequence_tokens=[t.kept_sequence_tokens for t in timings],
             layer_sequence_tokens=[round(t.layer_sequence_tokens, 2) for t in timings],
             warmup=[i for i, t in enumerate(timings) if t.dense_warmup],
+            engine=engine,
             retries=job.attempt,
             batch=[t.batch for t in timings] if any(t.batch > 1 for t in timings) else [],
             seconds=round(seconds, 4),

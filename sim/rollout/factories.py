@@ -37,7 +37,8 @@ def make_policy(source: Source, cell: Cell, threads: int) -> Policy:
         return load_callable(source.name)(**options)
     from policy.registry import load_policy
 
-    return load_policy(source.name, threads=threads, **options)
+    name = source.engines.get(cell, source.name)
+    return load_policy(name, threads=threads, **options)
 
 
 def load_callable(name: str) -> Callable[..., Any]:

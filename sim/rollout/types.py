@@ -90,6 +90,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         kept_sequence_tokens: length of the sequence behind the cut, per query.
         layer_sequence_tokens: mean length over the decoder's layers, per query.
         warmup: indices of the queries that ran dense because the history was not filled.
+        engine: what ran the policy, e.g. `onnxruntime cpu fp32`; empty when it does not tell.
         retries: attempts that were lost before this one.
         reused_from: the cell whose episode this is, when both are the same computation.
         batch: per query, the observations that shared its forward pass, and so its `query_ms`;
@@ -118,6 +119,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     kept_sequence_tokens: list[int] = []
     layer_sequence_tokens: list[float] = []
     warmup: list[int] = []
+    engine: str = ""
     retries: int = 0
     reused_from: str | None = None
     error: str | None = None
@@ -139,11 +141,15 @@ class Source:
         name: the name on the command line.
         options: keyword arguments for the maker.
         method_options: further fields of the pruning method; the dense reference has none.
+        engines: by cell, the exported engine that runs it instead.
+        notes: by cell, why it has none, in words.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     method_options: Mapping[str, Any] = field(default_factory=dict)
+    engines: Mapping[Cell, str] = field(default_factory=dict)
+    notes: Mapping[Cell, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ _ROBOSUITE = {
     "robosuite_lift": Traits(True, never, _MOVED),
     "robosuite_stack": Traits(True, always, _MOVED),
     "robosuite_pick_place": Traits(True, always, _MOVED),
-    "robosuite_nut_assembly": Traits(False, always, _MOVED),
+    "robosuite_nut_assembly": Traits(True, always, _MOVED),
     "robosuite_door": Traits(False, never, _MOVED),
     "robosuite_wipe": Traits(False, never, _MOVED),
 }

@@ -30,7 +30,7 @@ def identity_of(spec: WorkerSpec, *, swap: bool, parts: Sequence[str] = PARTS) -
                  assets, or of the source file of one's own suite
     `policy`     SHA-256 of all files of its folder (names and contents; where the folder lies does
                  not count), or of the source file of one's own policy; its options (`unnorm_key`,
-                 `device`, `dtype`)
+                 `device`, `dtype`); of a served one its address, which says little
     `settings`   steps executed per chunk, threads, observations per forward pass, swapped
                  instructions, fields of the pruning methods
     `code`       SHA-256 of our own sources that an episode runs through, see `code_digest`
@@ -103,10 +103,7 @@ def _policy(source: Source) -> dict[str, Any]:
     if source.name == EXPERT:
         return {"name": EXPERT}
     if is_address(source.name):
-        raise ValueError(
-            f"{source.name}: a sweep keeps episodes by the policy's weights, which a served policy "
-            "does not show; use `leanvla rollout`"
-        )
+        return {"name": source.name}
     if ":" in source.name:
         own = {"name": source.name, "source": module_digest(source.name)}
         return own | {"options": dict(source.options)}

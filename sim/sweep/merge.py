@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from sim.rollout.runner import SeedHashes
 from sim.rollout.types import Cell, EpisodeRecord
-from sim.sweep.digests import write_atomically
 from sim.sweep.identity import differences
-from sim.sweep.store import MixedRunsError, StoredRun, SweepError, SweepStore, extended
+from sim.sweep.store import (
+    MixedRunsError,
+    StoredRun,
+    SweepError,
+    SweepStore,
+    extended,
+    write_episodes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,8 +98,7 @@ def _check_agree(title: str, a: Path, one: EpisodeRecord, b: Path, two: EpisodeR
 def _write(target: Path, parts: Sequence[_Part], records: Sequence[EpisodeRecord]) -> None:
     first = parts[0].run
     folder = target / "runs" / first.folder.name
-    lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
-    write_atomically(folder / "episodes.jsonl", lines)
+    write_episodes(folder / "episodes.jsonl", records)
     for number, part in enumerate(parts, 1):
         for name in COPIED:
             source = part.run.folder / name

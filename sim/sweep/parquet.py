@@ -24,7 +24,7 @@ def write_parquet(path: Path, runs: Sequence[StoredRun]) -> int:
     """Write the table, whole or not at all; returns its number of rows.
 
     Columns are `key` (of the episode), `run` (key of the run), `suite`, `policy`, and every field
-    of an `EpisodeRecord` under its own name.
+    of an `EpisodeRecord` under its own name; `truth` is JSON text, or null.
     """
     import pyarrow
     import pyarrow.parquet
@@ -42,8 +42,10 @@ def _rows(run: StoredRun) -> Iterator[dict[str, Any]]:
     for record in run.episodes():
         address = (episode_key(file.key, record.cell, record.seed), file.key)
         row = dict(zip(ADDRESS, (*address, file.suite, file.policy), strict=True))
-        fields = msgspec.structs.asdict(record).items()
-        yield row | {n: list(v.items()) if isinstance(v, dict) else v for n, v in fields}
+        fields = msgspec.structs.asdict(record)
+        nested = {name: list(v.items()) for name, v in fields.items() if isinstance(v, dict)}
+        nested["truth"] = msgspec.json.encode(record.truth).decode() if record.truth else None
+        yield row | fields | nested
 
 
 def _schema() -> Any:
@@ -59,6 +61,7 @@ def _schema() -> Any:
         "list[int]": pa.list_(pa.int64()),
         "list[float]": numbers,
         "dict[str, list[float]]": pa.map_(pa.string(), numbers),
+        "list[QueryTruth]": pa.string(),
     }
     names = EpisodeRecord.__annotations__
     own = [(name, kinds[names[name]]) for name in EpisodeRecord.__struct_fields__]

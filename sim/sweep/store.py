@@ -29,7 +29,7 @@ from sim.sweep.digests import write_atomically
 from sim.sweep.identity import SCHEMA, differences, run_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sim.rollout.types import EpisodeRecord
@@ -101,6 +101,14 @@ class StoredRun:
         """
         records = read_episodes(self.folder / "episodes.jsonl").records
         return list({(record.cell, record.seed): record for record in records}.values())
+
+    def forget_errors(self) -> int:
+        """Take episodes that ended in an error out of the file; returns how many there were."""
+        records = self.episodes()
+        judged = [record for record in records if record.outcome != "error"]
+        if len(judged) < len(records):
+            write_episodes(self.folder / "episodes.jsonl", judged)
+        return len(records) - len(judged)
 
     def planned(self) -> set[Pair]:
         """Every episode that was ever asked for."""
@@ -174,6 +182,11 @@ class SweepStore:
                     "folder of its own and merge them"
                 ) from None
             yield
+
+
+def write_episodes(path: Path, records: Iterable[EpisodeRecord]) -> None:
+    """Write an `episodes.jsonl`, whole or not at all."""
+    write_atomically(path, b"".join(msgspec.json.encode(record) + b"\n" for record in records))
 
 
 def extended(run: StoredRun, grids: Sequence[Grid]) -> StoredRun:

@@ -1,6 +1,7 @@
 """A CUDA runtime in host memory and a TensorRT whose plan doubles its input, for host-side logic.
 
 Copies really copy (ctypes), captures really record, and freed memory really is gone from the books.
+`Kept` is a device for whole policies: ONNX Runtime whose tensors the host must not look at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ class FakeCuda:
     """cuda-python's runtime module, as far as `engines.tensorrt.cuda` calls it."""
 
     cudaMemcpyKind = enum.IntEnum(  # noqa: N815
-        "cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2}
+        "cudaMemcpyKind",
+        {
+            "cudaMemcpyHostToDevice": 1,
+            "cudaMemcpyDeviceToHost": 2,
+            "cudaMemcpyDeviceToDevice": 3,
+        },
     )
     cudaStreamCaptureMode = enum.IntEnum(  # noqa: N815
         "cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1}
@@ -71,6 +77,11 @@ class FakeCuda:
 
     def _cudaMemcpyAsync(self, target, source, size, kind, stream):  # noqa: N802
         self.work(lambda: ctypes.memmove(target, source, size))
+        return ()
+
+    def _cudaMemcpy2D(self, target, tstep, source, sstep, width, count, kind):  # noqa: N802
+        for line in range(count):
+            ctypes.memmove(target + line * tstep, source + line * sstep, width)
         return ()
 
     def _cudaStreamBeginCapture(self, stream, mode):  # noqa: N802
@@ -210,3 +221,39 @@ def library(cuda: FakeCuda, *, adjustable=False, refuses=False, driver=True) -> 
         engine=engine,
     )
     return Library("tensorrt", module, "10.3.0", driver)
+
+
+class Handle:
+    """A tensor that only a `Kept` session may open."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.inside, self.shape = array, array.shape
+
+    def put(self, slot: int, new: Handle) -> None:
+        self.inside[:, :, slot] = new.inside[:, :, 0]
+
+
+class Kept:
+    """A session whose outputs stay on a pretended device, or lie in memory that it uses again.
+
+    What the last run gave is spoiled before the next, as the buffers of a device session are.
+    """
+
+    provider = "tensorrt"
+
+    def __init__(self, session, resident) -> None:
+        self._session, self._resident = session, resident
+        self.inputs, self.outputs = session.inputs, session.outputs
+        self._given: list[np.ndarray] = []
+
+    def run(self, feeds):
+        feeds = {n: f.inside if isinstance(f, Handle) else f for n, f in feeds.items()}
+        feeds = {name: array.copy() for name, array in feeds.items()}
+        for array in self._given:
+            array.fill(-1)
+        found = {name: array.copy() for name, array in self._session.run(feeds).items()}
+        self._given = list(found.values())
+        return {n: Handle(a) if self._resident(n) else a for n, a in found.items()}
+
+    def close(self) -> None:
+        self._session.close()

@@ -37,7 +37,7 @@ def test_a_plan_agrees_with_torch_and_keeps_the_same_tokens(tmp_path, dtype):
     x = module.example()
     feed = x.float().numpy()
     if dtype != "float32":
-        from engines.tensorrt.session import numpy_type
+        from engines.tensorrt.types import numpy_type
 
         feed = feed.astype(numpy_type(dtype))
     with open_plan(plan, library=LIBRARY).session() as session:

@@ -16,7 +16,9 @@ from engines.errors import (
 )
 from engines.session import Session, TensorSpec
 from engines.tensorrt.cuda import Cuda
-from engines.tensorrt.session import numpy_type, open_plan
+from engines.tensorrt.device import DeviceTensor
+from engines.tensorrt.session import open_plan
+from engines.tensorrt.types import numpy_type
 from tests.engines.stand_ins import FakeCuda, library
 
 X = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -122,6 +124,42 @@ def test_an_input_may_stay_on_the_device(plan):
     np.testing.assert_array_equal(second.run({})["y"], 40 * X)
     with pytest.raises(EngineError, match="no device input is named z"):
         second.use_pointer("z", 1)
+
+
+def test_an_output_may_stay_on_the_device_and_be_fed_to_the_next_session(plan):
+    cuda = FakeCuda()
+    engine = load(plan, cuda)
+    first, second = engine.session(resident=lambda name: name == "y"), engine.session()
+    for factor in (1, 2, 3):
+        handle = first.run({"x": factor * X})["y"]
+        assert isinstance(handle, DeviceTensor)
+        assert (handle.shape, handle.dtype) == ((4, 2), np.float32)
+        np.testing.assert_array_equal(second.run({"x": handle})["y"], 4 * factor * X)
+    assert cuda.calls.count("cudaStreamBeginCapture") == 2, "one recording each: nothing moved"
+    np.testing.assert_array_equal(second.run({"x": X})["y"], 2 * X)
+    np.testing.assert_array_equal(second.run({"x": handle})["y"], 12 * X)
+    assert cuda.calls.count("cudaStreamBeginCapture") == 4
+    first.close()
+    second.close()
+    assert cuda.blocks == {}
+
+
+def test_a_token_is_put_into_its_slot_of_a_cache_on_the_device():
+    runtime = FakeCuda()
+    cuda = Cuda(runtime)
+    arrays = np.zeros((2, 3, 5, 4), np.float32), np.arange(24, dtype=np.float32)
+    cache, new = arrays[0], arrays[1].reshape(2, 3, 1, 4)
+    on_device = [
+        DeviceTensor(a.__array_interface__["data"][0], TensorSpec(a.shape, "float32"), cuda)
+        for a in (cache, new)
+    ]
+    on_device[0].put(3, on_device[1])
+    np.testing.assert_array_equal(cache[:, :, 3], new[:, :, 0])
+    assert not cache[:, :, [0, 1, 2, 4]].any()
+    with pytest.raises(EngineError, match="does not fit into slot 5"):
+        on_device[0].put(5, on_device[1])
+    with pytest.raises(EngineError, match="does not fit"):
+        on_device[1].put(0, on_device[0])
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_runtime_without_memory_is_recognised(folder, monkeypatch, text):
     session = OrtSession(folder / "large.onnx")
 
     class Full:
-        def run(self, names, feeds):
+        def run_with_iobinding(self, binding):
             raise RuntimeError(text)
 
     monkeypatch.setattr(session, "_session", Full())
@@ -100,7 +100,7 @@ def test_a_lost_device_is_never_used_again(folder, monkeypatch, text):
     class Lost:
         runs = 0
 
-        def run(self, names, feeds):
+        def run_with_iobinding(self, binding):
             Lost.runs += 1
             raise RuntimeError(text)
 

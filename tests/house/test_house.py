@@ -79,14 +79,16 @@ def _check_lengths(kind, lengths, *, median, p90, most):
         "import policy.types",
         "import pruning.types",
         "import sim.suites.base",
+        "import vlm.tasks.registry as r; r.all_tasks()",
         "import policy.robot.session, policy.robot.guard, policy.contract_file",
         "import leanvla.run_folder, leanvla.commands.doctor",
+        "import leanvla.commands.sweep, leanvla.commands.sweep_work, sim.sweep.merge",
         "import leanvla.cli as c; c.main(['--help'])",
         "import leanvla.cli as c; c.main(['nonsense'])",
     ],
 )
 def test_nothing_heavy_is_imported(code):
-    heavy = ("torch", "transformers", "mujoco", "robosuite", "onnxruntime")
+    heavy = ("torch", "transformers", "mujoco", "robosuite", "onnxruntime", "ray")
     probe = f"{code}\nimport sys\nprint([m for m in {heavy} if m in sys.modules])"
     env = {**os.environ, "PYTHONPATH": str(rules.ROOT)}
     done = subprocess.run(

@@ -14,7 +14,7 @@ from tests.policy.tiny import write_tiny
 pytest.importorskip("torch")
 
 GRID = ("--method", "random,vla_pruner", "--keep", "0.5,0.25")
-FAST = ("--rounds", "8", "--warmup", "2", "--frame-size", "32")
+FAST = ("--rounds", "8", "--warmup", "2", "--frame-size", "32", "--energy-seconds", "0")
 
 
 @pytest.fixture(scope="module")

@@ -325,7 +325,14 @@ def test_lerobot_reads_what_we_write(recorded, tmp_path):
 def test_tabletop_and_mini_repeat_themselves_from_a_bag(tmp_path):
     """Real physics, real pictures, the real policy with its history."""
     arguments = ["--episodes", "1", "--video", "0", "--workers", "1", "--method", "vla_pruner"]
-    arguments += ["--out", str(tmp_path / "run"), "--record", str(tmp_path / "bags")]
+    arguments += [
+        "--engine",
+        "torch",
+        "--out",
+        str(tmp_path / "run"),
+        "--record",
+        str(tmp_path / "bags"),
+    ]
     assert main(["rollout", *arguments]) == 0
     from sim.rollout.tape import tape_name
 

@@ -13,9 +13,8 @@ import pytest
 
 from leanvla.cli import main
 from leanvla.commands.rollout import Rollout
-from leanvla.commands.rollout_plan import check_machine, make_plan
+from leanvla.commands.rollout_plan import make_plan
 from leanvla.commands.rollout_results import Results
-from leanvla.errors import EnvironmentFault
 from sim.rollout.types import Cell
 
 FAKES = ("--suite", "tests.sim.fakes:FakeSuite", "--policy", "tests.sim.fakes:FakePolicy")
@@ -23,7 +22,7 @@ KEYS = {
     *("suite", "policy", "method", "keep", "episodes", "successes", "failures", "errors"),
     *("success_rate", "success_ci95", "query_latency_ms", "phase_latency_ms"),
     *("dense_query_latency_ms", "speedup_p50", "speedup_ceiling", "steps_per_s", "tokens"),
-    *("pruner", "paired_difference_to_dense", "tasks", "wrong_object_rate"),
+    *("pruner", "paired_difference_to_dense", "tasks", "wrong_object_rate", "engine"),
 }
 
 
@@ -238,13 +237,6 @@ def test_a_missing_rerun_is_said_before_the_run(tmp_path, capsys, monkeypatch):
     assert rollout(out, "--rerun", str(tmp_path / "a.rrd")) == 3
     assert "pip install" in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_a_missing_torch_is_said_before_the_run(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
-    with pytest.raises(EnvironmentFault, match=r"leanvla\[torch\]"):
-        check_machine(Rollout(suite=FAKES[1]))
-    check_machine(Rollout(suite=FAKES[1], policy=FAKES[3]))
 
 
 def test_a_gl_backend_that_cannot_render_is_named_with_its_remedy(tmp_path, capsys, monkeypatch):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         (
             ("--suite", "libero_goal", "--policy", "expert"),
             "libero_goal has no scripted expert for all its tasks: tabletop, robosuite_lift, "
-            "robosuite_stack, robosuite_pick_place, libero_object, metaworld_mt10, metaworld_mt50 "
-            "have one",
+            "robosuite_stack, robosuite_pick_place, robosuite_nut_assembly, libero_object, "
+            "metaworld_mt10, metaworld_mt50 have one",
         ),
         (("--suite", "robosuite", "--policy", "expert"), "robosuite has no scripted expert"),
         (

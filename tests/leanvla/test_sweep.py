@@ -9,6 +9,8 @@ import pytest
 from leanvla.cli import main
 from leanvla.commands.sweep_file import read_sweep
 from leanvla.errors import UsageError
+from pruning.registry import make_method
+from tests.house.rules import ROOT
 
 FILE = """
 suites: [{name: "tests.sim.fakes:FakeSuite", label: fake}]
@@ -158,6 +160,13 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     assert says in said
     assert "Traceback" not in said
     assert not (tmp_path / "a" / "runs").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "sweeps").glob("*.yaml")), ids=str)
+def test_the_files_to_start_from_are_valid(path):
+    file = read_sweep(path)
+    assert file.suite_entries()
+    assert make_method(file.methods[-1], keep=file.keep[0]).prunes
 
 
 def test_words_that_are_no_file_are_refused(tmp_path, capsys):

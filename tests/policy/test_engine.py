@@ -17,12 +17,12 @@ from engines.errors import EngineError, EngineMemoryError
 from engines.graph import fake_tensors, make_graph, save_graph
 from engines.manifest import read_manifest
 from engines.ort import OrtSession
-from engines.weights import WEIGHTS, WeightPlan
+from engines.weights import WEIGHTS, WeightPlan, write_weights
 from policy.openvla.checkpoint import load_tensors
 from policy.openvla.config import load_config
 from policy.openvla.engine.export import export_policy
 from policy.openvla.engine.plan import make_plan
-from policy.openvla.engine.policy import EnginePolicy
+from policy.openvla.engine.policy import EnginePolicy, stays_on_device
 from policy.openvla.engine.reference import Reference
 from policy.openvla.engine.stages import RopeTable, table_length
 from policy.openvla.engine.verify import generated, judge, verify
@@ -30,6 +30,7 @@ from policy.openvla.model import OpenVLAModel
 from policy.openvla.sequence import layout_of
 from policy.registry import load_policy
 from pruning.registry import make_method
+from tests.engines.stand_ins import Kept
 from tests.house.rules import ROOT
 from tests.policy.engines import eager, observations
 from tests.policy.tiny import CONFIGS, TEXT, write_tiny
@@ -67,6 +68,30 @@ def test_action_tokens_of_an_engine_are_those_of_the_model(autoregressive, metho
         np.testing.assert_allclose(entry, other, rtol=1e-3, atol=1e-6)
     assert mine.observation_spec == model.observation_spec
     assert mine.action_spec == model.action_spec
+
+
+def test_tensors_may_stay_on_a_device_and_buffers_be_used_again(autoregressive):
+    """The host opens nothing that stays, and keeps nothing that is written over."""
+
+    def on_device(path):
+        return Kept(OrtSession(path), stays_on_device)
+
+    folder, method = autoregressive / "engine", make_method(METHOD, keep=0.5)
+    kept = EnginePolicy.from_folder(folder, method=method, unnorm_key="a", opener=on_device)
+    plain = EnginePolicy.from_folder(folder, method=method, unnorm_key="a")
+    assert kept.runs_on == "tensorrt fp32"
+    answers = []
+    for policy in (kept, plain):
+        state, found = policy.initial_state(), []
+        for seen in observations(policy.config, 4):
+            chunk, state, _ = policy.infer(seen, state)
+            found.append(chunk)
+        answers.append((found, state))
+    for mine, other in zip(answers[0][0], answers[1][0], strict=True):
+        np.testing.assert_array_equal(mine.tokens, other.tokens)
+        np.testing.assert_array_equal(np.stack(mine.kept), np.stack(other.kept))
+    for mine, other in zip(answers[0][1].entries, answers[1][1].entries, strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def test_the_same_observation_and_state_give_the_same_bits(autoregressive):
@@ -161,7 +186,7 @@ def test_graphs_of_an_oft_checkpoint_with_everything(tmp_path, stage):
         save_graph(make_graph(stage, module, 23, weights), tmp_path / f"{stage}.onnx")
     length = table_length(config, layout_of(config, 20))
     tensors = load_tensors(tmp_path / "oft") | RopeTable.values(config.text, length)
-    weights.write(tmp_path / WEIGHTS, tensors.__getitem__)
+    write_weights(tmp_path / WEIGHTS, weights.entries(), tensors.__getitem__)
     session = OrtSession(tmp_path / f"{stage}.onnx")
     reference = Reference(tmp_path / "oft", config, plan).session(stage)
     rng = np.random.default_rng(0)

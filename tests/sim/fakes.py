@@ -232,6 +232,26 @@ class SlowSuite(FakeSuite):
         return super().step(action)
 
 
+class TracedSuite(FaultySuite):
+    """Slow enough to be killed in an episode, and every process of it leaves its id."""
+
+    def __init__(self, *, pids: str) -> None:
+        super().__init__(fault="raise", seeds=[], pids=pids)
+
+    def step(self, action: np.ndarray) -> StepResult:
+        time.sleep(0.02)
+        return super().step(action)
+
+
+class BatchPolicy(FakePolicy):
+    """Answers several observations at once."""
+
+    def infer_batch(self, observations, states) -> list[Inference]:
+        answers = [self.infer(o, s) for o, s in zip(observations, states, strict=True)]
+        batch = len(answers)
+        return [a._replace(timing=dataclasses.replace(a.timing, batch=batch)) for a in answers]
+
+
 class CrashingOnOne(FaultySuite):
     def __init__(self, **_: object) -> None:
         super().__init__(fault="kill", seeds=[1])

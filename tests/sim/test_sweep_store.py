@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import msgspec
 import pytest
 
-from sim.rollout.types import Cell, Deadlines, EpisodeRecord, RolloutError, Source
+from sim.rollout.pool import Pool
+from sim.rollout.runner import Plan, run_grid
+from sim.rollout.store import EpisodeStore
+from sim.rollout.types import Cell, Deadlines, EpisodeRecord, QueryTruth, RolloutError, Source
 from sim.rollout.worker import WorkerSpec
 from sim.sweep.digests import file_digest, folder_digest
 from sim.sweep.estimate import estimate, measured_seconds
@@ -135,6 +139,13 @@ def test_an_extension_asks_for_more_and_forgets_nothing(tmp_path):
     assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
 
 
+def test_errors_can_be_forgotten_to_run_again(tmp_path):
+    run = write(tmp_path, [record(DENSE, 0), record(DENSE, 1, outcome="error", error="lost")])
+    assert run.forget_errors() == 1
+    assert run.forget_errors() == 0
+    assert gaps(run, run.episodes())[DENSE] == [1]
+
+
 def test_a_run_file_that_was_changed_by_hand_is_refused(tmp_path):
     run = write(tmp_path, [])
     path = run.folder / "run.json"
@@ -197,13 +208,21 @@ def test_other_policies_and_suites_merge_side_by_side(tmp_path):
 
 def test_the_table_has_every_field_of_every_episode(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    run = write(tmp_path, [record(DENSE, 0), record(RANDOM, 1, batch=[2, 2])])
+    run = write(
+        tmp_path,
+        [
+            record(DENSE, 0),
+            record(RANDOM, 1, batch=[2, 2], truth=[QueryTruth("reach", {"goal": [1]}, {})]),
+        ],
+    )
     assert write_parquet(tmp_path / "episodes.parquet", [run]) == 2
     rows = parquet.read_table(tmp_path / "episodes.parquet").to_pylist()
     assert {"key", "run", "suite", "policy", *EpisodeRecord.__struct_fields__} == set(rows[0])
     assert rows[0]["key"] == episode_key(run.file.key, DENSE, 0)
     assert (rows[0]["seed"], rows[0]["query_ms"], rows[0]["batch"]) == (0, [4.0, 5.0], [])
     assert rows[1]["phase_ms"] == [("vision", [2.0, 2.5])]
+    assert rows[0]["truth"] is None
+    assert json.loads(rows[1]["truth"])[0]["phase"] == "reach"
     assert write_parquet(tmp_path / "none.parquet", []) == 0
 
 
@@ -228,3 +247,15 @@ def test_tasks_choose_seeds():
         seeds_of("a:B", range(3), [1])
     with pytest.raises(ValueError, match="no seed from 0 to 1"):
         seeds_of("libero_object", range(2), [9])
+
+
+def test_the_driver_costs_little_per_episode(tmp_path):
+    """Handing out, listening to every query, storing and syncing; five milliseconds are the bar."""
+    plan = Plan((DENSE,), tuple(range(40)), swap=True)
+    with EpisodeStore(tmp_path / "episodes.jsonl") as store, Pool(SPEC, 1) as pool:
+        run_grid(replace(plan, seeds=(100,)), pool, store)
+        began = time.process_time()
+        run_grid(plan, pool, store)
+        spent = time.process_time() - began
+        assert sum(len(each.query_ms) for each in store) >= 400
+    assert spent / plan.episodes < 0.005

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engines.errors import EngineError
-from engines.export import OPSET, PRECISIONS, TYPES, Blueprint, write_engine
+from engines.export import OPSET, Blueprint, write_engine
+from engines.precision import PRECISIONS
 from policy.openvla.checkpoint import load_tensors, weights_sha256
 from policy.openvla.config import load_config
+from policy.openvla.engine.packaged import ASSETS
 from policy.openvla.engine.plan import make_plan
 from policy.openvla.sequence import layout_of
 from pruning.onnx import translations
@@ -19,13 +21,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from engines.graph import Products
     from engines.manifest import Manifest
+    from engines.precision import Precision
     from engines.stage import StageModule
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.model import OpenVLAModel
 
 FAMILY = "openvla"
-ASSETS = ("config.json", "tokenizer.json")
 PROMPT_TOKENS = 32
 
 
@@ -41,6 +44,8 @@ def export_policy(
     fused: bool = False,
     policy: str = "",
     rebuild: str = "",
+    ranges: Ranges | None = None,
+    products: Products | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Write an engine; it is not compared with its model yet (`verify.py` does).
@@ -52,12 +57,14 @@ def export_policy(
         out: engine folder; replaced when it is one already.
         methods: pruning methods, with options after colons.
         keeps: ratios of visual tokens that live; the dense model is always there.
-        precision: `fp32`, `fp16`, `bf16`, or `int8` for the weights of matrix products.
+        precision: a name of `PRECISIONS`.
         prompt_tokens: longest prompt without BOS; shorter ones are padded to it.
         opset: version of the ONNX operators.
         fused: one graph per rung between vision and head, instead of one per stretch and choice.
         policy: how the checkpoint was named, for the manifest.
         rebuild: command that makes this engine, for messages.
+        ranges: measured on recorded observations (`calibrate.py`), for a calibrated precision.
+        products: rewrites products with weights, instead of what the precision says.
         progress: told what is being done.
 
     Raises:
@@ -65,13 +72,12 @@ def export_policy(
             holds something else.
         CheckpointError: for a damaged or contradictory checkpoint.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(f"unknown precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+    kind = check_precision(precision, calibrated=ranges is not None)
     config = load_config(checkpoint)
     _check_prompt(config, prompt_tokens)
-    wire = "float16" if precision == "fp16" else "float32"
+    wire = "float16" if kind.base == "float16" else "float32"
     plan = make_plan(config, methods, keeps, prompt_tokens, wire, fused=fused)
-    network = _FakeNetwork(config, TYPES[precision])
+    network = _FakeNetwork(config, kind.base)
     blueprint = Blueprint(
         family=FAMILY,
         policy=policy or str(checkpoint),
@@ -84,8 +90,42 @@ def export_policy(
         assets={f"policy/{name}": checkpoint / name for name in ASSETS},
         opset=opset,
         translations=translations(),
+        products=products,
+        ranges={} if ranges is None else ranges.by_weight,
+        calibration="" if ranges is None else ranges.source,
     )
     return write_engine(out, blueprint, _weights(checkpoint, config, prompt_tokens), progress)
+
+
+class Ranges(NamedTuple):
+    """Ranges of activations.
+
+    Attributes:
+        by_weight: largest absolute value of the activation that a weight multiplies.
+        source: what they were measured on, in words.
+    """
+
+    by_weight: dict[str, float]
+    source: str
+
+
+def check_precision(name: str, *, calibrated: bool) -> Precision:
+    """What a name of a precision means.
+
+    Raises:
+        EngineError: for an unknown name, or ranges that are missing or of no use.
+    """
+    if name not in PRECISIONS:
+        raise EngineError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
+    found = PRECISIONS[name]
+    if found.calibrated and not calibrated:
+        raise EngineError(
+            f"precision {name} needs ranges measured on recorded observations: give --calibrate a "
+            "suite or a recording"
+        )
+    if calibrated and not found.calibrated:
+        raise EngineError(f"precision {name} is not calibrated: leave --calibrate out")
+    return found
 
 
 def _check_prompt(config: OpenVLAConfig, prompt_tokens: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from engines.artefact import Engine, open_ort
 from engines.errors import EngineError, EngineMemoryError
+from engines.session import runtime_name
 from policy.openvla.config import load_config
 from policy.openvla.contract import Contract
 from policy.openvla.engine.plan import pruner_of
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from pruning.history import PrunerState
 
 FAMILY = "openvla"
+RESIDENT = frozenset({"visual", "text", "hidden", "rows", "trace", "tower", "tower_keys"})
+"""What only stages read. Rows that a choice or a memory reads on the host come back."""
+RESIDENT_KINDS = ("keys_", "values_", "new_keys_", "new_values_")
+
+
+def stays_on_device(name: str) -> bool:
+    """Whether a tensor passes from stage to stage without the host."""
+    return name in RESIDENT or name.startswith(RESIDENT_KINDS)
+
+
+def open_plans(folder: Path) -> Opener:
+    """Opens the TensorRT plans of an engine's graphs, tensors between them on the device."""
+    from engines.tensorrt.plans import Plans
+
+    return Plans(folder, resident=stays_on_device)
 
 
 class EnginePolicy(Contract):
@@ -75,6 +91,7 @@ class EnginePolicy(Contract):
         threads: int = 1,
         provider: str = "cpu",
         allow_cpu: bool = False,
+        plans: str | Path | None = None,
         opener: Opener | None = None,
     ) -> EnginePolicy:
         """Load an engine folder.
@@ -86,10 +103,20 @@ class EnginePolicy(Contract):
             threads: processor threads of the runtime.
             provider: ONNX Runtime's: `cpu`, `cuda` or `tensorrt`.
             allow_cpu: go on with the CPU when the provider is missing.
+            plans: folder of TensorRT plans that `leanvla build` made from this engine; they run
+                instead of its graphs.
             opener: makes a session from a graph's path, instead of ONNX Runtime.
         """
+        if plans is not None and opener is None:
+            opener = open_plans(Path(plans))
         start = opener or open_ort(provider=provider, threads=threads, allow_cpu=allow_cpu)
         return cls(Engine(folder, start), method or make_method("dense"), unnorm_key)
+
+    @property
+    def runs_on(self) -> str:
+        """Runtime, device and precision, e.g. `onnxruntime cpu fp32`."""
+        session = self.engine.session(graphs_of(self.rung)[0])
+        return f"{runtime_name(session.provider)} {self.engine.manifest.precision}"
 
     def infer(self, observation: Observation, state: PrunerState) -> Inference:
         """Run one query.

@@ -10,12 +10,12 @@ from policy.openvla.engine.plan import DENSE, fitted
 from pruning.registry import make_method
 
 if TYPE_CHECKING:
-    from engines.manifest import Manifest, Rung
+    from engines.manifest import Listing, Rung
     from policy.openvla.config import OpenVLAConfig
     from pruning.base import Method
 
 
-def find_rung(manifest: Manifest, method: Method, config: OpenVLAConfig) -> Rung:
+def find_rung(manifest: Listing, method: Method, config: OpenVLAConfig) -> Rung:
     """The rung that runs this method at its budget; a budget of everything is the dense one.
 
     Raises:
@@ -36,13 +36,13 @@ def find_rung(manifest: Manifest, method: Method, config: OpenVLAConfig) -> Rung
     )
 
 
-def next_lower(manifest: Manifest, rung: Rung) -> Rung | None:
+def next_lower(manifest: Listing, rung: Rung) -> Rung | None:
     """The rung of the same method with the next smaller budget; None below the last."""
     lower = [r for r in manifest.rungs if r.method == rung.method and r.tokens < rung.tokens]
     return max(lower, key=lambda r: r.tokens, default=None)
 
 
-def listed(manifest: Manifest) -> str:
+def listed(manifest: Listing) -> str:
     """`dense; vla_pruner at 0.5, 0.25`."""
     by_method: dict[str, list[str]] = {}
     for rung in manifest.rungs:

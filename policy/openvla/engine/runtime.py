@@ -2,13 +2,14 @@
 
     vision -> below -> select -> above -> head, or head and decode steps
 
-What the eager runtime keeps inside (rows, caches, kept tokens) passes through the host here; the
-pruner's memory stays with the host in both.
+What the eager runtime keeps inside (rows, caches, kept tokens) passes through the host here, or
+stays on the device as handles that are passed on; the pruner's memory stays with the host in both.
+Arrays of a session are its own again with its next run: what outlives that is copied.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -171,9 +172,9 @@ class EngineRuntime:
         lengths = [layout.length - layout.visual + layout.views * count for count in tokens]
         spans = zip(cuts, [*cuts[1:], layers], lengths, strict=True)
         return EngineAnswer(
-            have.get("tokens"),
-            have.get("values"),
-            kept,
+            _own(have.get("tokens")),
+            _own(have.get("values")),
+            np.array(kept),
             state,
             dense_warmup,
             lengths[0],
@@ -231,8 +232,8 @@ class EngineRuntime:
 
     def _decode(self, have: Arrays, role: str) -> None:
         """Action tokens after the first, one by one; the host writes the caches."""
-        session, tokens = self._session(role), [have["tokens"]]
-        looks = [have["action_attention"]] if "action_attention" in have else []
+        session, tokens = self._session(role), [have["tokens"].copy()]
+        looks = [have["action_attention"].copy()] if "action_attention" in have else []
         feeds = {name: have[name] for name in session.inputs if name not in ("token", "step")}
         caches = [name for name in feeds if name.startswith(("keys_", "values_"))]
         ends = {name: feeds[name].shape[2] - (self.config.dof - 1) for name in caches}
@@ -240,9 +241,22 @@ class EngineRuntime:
             feeds |= {"token": tokens[-1], "step": np.array([step], np.int64)}
             out = session.run(feeds)
             for name in caches:
-                feeds[name][:, :, ends[name] + step] = out[f"new_{name}"][:, :, 0]
-            tokens.append(out["next"])
-            looks += [out["action_attention"]] if looks else []
+                _put(feeds[name], ends[name] + step, out[f"new_{name}"])
+            tokens.append(out["next"].copy())
+            looks += [out["action_attention"].copy()] if looks else []
         have["tokens"] = np.concatenate(tokens)
         if looks:
             have["action_attention"] = np.mean(looks, axis=0)
+
+
+def _own(array: np.ndarray | None) -> np.ndarray | None:
+    """A copy that no session writes into."""
+    return None if array is None else np.array(array)
+
+
+def _put(cache: Any, slot: int, new: Any) -> None:
+    """Put the keys or values of one token into their slot, on the host or on the device."""
+    if isinstance(cache, np.ndarray):
+        cache[:, :, slot] = new[:, :, 0]
+    else:
+        cache.put(slot, new)

@@ -34,7 +34,10 @@ TOLERANCE = {"fp32": 1e-3}
 """Largest difference of a normalised action that is no miss. Rounding moves tokens to other bins:
 in a reduced precision actions are reported, and stages are judged."""
 WHOLE_RANGE = 2.0
-LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95}
+LEAST_COSINE = {
+    **{"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95},
+    **{"int8-static": 0.95, "int8-static-fp16": 0.95, "fp8": 0.95, "fp8-fp16": 0.95},
+}
 INSTRUCTIONS = ("pick up the cup", "put the red block on the plate", "stop")
 
 
@@ -129,6 +132,7 @@ def _verify_rung(
         first_action_max_abs=float(max(d[0].max() for d in differences)),
         tolerance=TOLERANCE.get(engine.manifest.precision, WHOLE_RANGE),
         stages=both.ledger.worst,
+        action_mean_abs=float(np.mean(differences)),
     )
 
 

@@ -1,0 +1,64 @@
+"""The one place where this room meets the adapters: a model that prunes, and what it did."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pruning.adapters import prune
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Int64
+    from numpy import ndarray
+
+    from pruning.adapters.session import Session
+    from pruning.base import Method
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What pruning did to one question.
+
+    Attributes:
+        kept: survivors of every picture at the last layer, as indices into it; None when dense.
+        layer_tokens: tokens that each decoder layer computed in the prefill; empty when dense.
+        selection_ms: time of scores and selections.
+    """
+
+    kept: tuple[Int64[ndarray, " k"], ...] | None = None
+    layer_tokens: tuple[int, ...] = ()
+    selection_ms: float = 0.0
+
+
+class Watch:
+    """Gives the trace of what has run since pruning began."""
+
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
+
+    def trace(self) -> Trace:
+        """The trace of one question, batch 1."""
+        session = self._session
+        if session is None:
+            return Trace()
+        views = session.kept[0] if session.kept else []
+        kept = tuple(view.cpu().numpy() for view in views)
+        return Trace(kept, tuple(session.counts.tokens_out), session.counts.selection_ms)
+
+
+@contextmanager
+def pruned(model: Any, method: Method) -> Iterator[Watch]:
+    """The model with this method inside, for as long as the context lasts.
+
+    Raises:
+        AdapterError: when there is no adapter for the model, or the method needs what it lacks.
+        MethodError: on leaving, when a method that prunes chose nothing.
+    """
+    if not method.prunes:
+        yield Watch(None)
+        return
+    with prune(model, method) as session:
+        yield Watch(session)

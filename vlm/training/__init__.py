@@ -1,0 +1,1 @@
+"""How `mini-vlm` is learnt, from `scene_qa` and nothing else."""

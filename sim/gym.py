@@ -16,7 +16,7 @@ action is one row of the suite's action spec. What the values mean, with their u
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -51,7 +51,7 @@ class SuiteEnv(gymnasium.Env):
         perturb: perturbations, e.g. `camera:0.05,lighting:0.3`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - gymnasium's own
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class SuiteEnv(gymnasium.Env):
         }
         size = view_size or _SIZES.get(suite.partition("_")[0], 96)
         self.render_mode = render_mode
-        self.metadata = _metadata(self._spec)  # type: ignore[misc]
+        self.metadata = _metadata(self._spec)
         self.observation_space = _observation_space(self._spec, size)
         self.action_space = spaces.Box(-1.0, 1.0, (self._spec.action.dof,), np.float32)
         self._suite: TrainingSuite | None = None
@@ -110,7 +110,7 @@ class SuiteEnv(gymnasium.Env):
         info = {"success": success, "wrong_object": bool(result.wrong_object)}
         return self._observe(), float(success), success, late, info
 
-    def render(self) -> UInt8[np.ndarray, "h w 3"] | None:  # type: ignore[override]
+    def render(self) -> UInt8[np.ndarray, "h w 3"] | None:
         """The main camera's frame, in `rgb_array` mode."""
         if self.render_mode != "rgb_array" or self._suite is None:
             return None

@@ -62,8 +62,12 @@ def make_spec(config: Rollout) -> WorkerSpec:
         resolve_policy(config.policy)
         policy_options = {"unnorm_key": config.unnorm_key}
     views = tuple(split_list(config.views, "--views")) if config.views else None
-    shown = {"render_profile": config.render_profile, "view_size": config.view_size}
-    shown |= {"views": views, "perturb": config.perturb or None}
+    shown: dict[str, Any] = {
+        "render_profile": config.render_profile,
+        "view_size": config.view_size,
+        "views": views,
+        "perturb": config.perturb or None,
+    }
     return WorkerSpec(
         suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
         policy=Source(config.policy, policy_options, parse_options(config.option)),

@@ -49,7 +49,7 @@ def build(scene: str, profile: RenderProfile) -> Any:
         size.attrib.clear()
         size.set("memory", "64M")
 
-    parts = {"_initialize_sim": initialize, "_load_model": load}
+    parts: dict[str, Any] = {"_initialize_sim": initialize, "_load_model": load}
     parts["_setup_observables"] = lambda self: {}
     # robosuite keeps a table of classes by name: this one must not take the place of its own.
     env = type(f"LeanVLA{scene}", (kind,), parts)(

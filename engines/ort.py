@@ -192,6 +192,8 @@ def _start(path: Path, provider: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Else it turns int8 into uint8 halfway, and from opset 21 on refuses its own result.
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     providers = [provider, *([] if provider == PROVIDERS["cpu"] else [PROVIDERS["cpu"]])]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)

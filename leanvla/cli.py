@@ -28,8 +28,13 @@ class Verb(NamedTuple):
 
 VERBS = {
     "rollout": Verb("rollout", "Rollout", "let a policy act in simulation, dense and pruned"),
+    "report": Verb(
+        "report", "Report", "one or several runs as a table, with intervals and verdicts"
+    ),
+    "attribute": Verb("attribute", "Attribute", "the step at which pruning lost an episode"),
     "sweep": Verb("sweep", "Sweep", "many rollouts into one store, on one machine or many"),
     "replay": Verb("replay", "Replay", "put a recorded episode through a policy, dense and pruned"),
+    "record": Verb("record", "Record", "record a running robot's topics (needs rclpy)"),
     "convert": Verb("convert", "Convert", "turn recordings into MCAP, LeRobotDataset or shards"),
     "demos": Verb("demos", "Demos", "record demonstrations of the scripted experts"),
     "train": Verb("train", "Train", "train a small policy from demonstrations"),

@@ -32,6 +32,7 @@ _EXTRA_OF_MODULE = {
     "h5py": "replay",
     "mcap": "replay",
     "pyarrow": "replay",
+    "transformers": "vlm",
     "rosbags": "replay",
     "ray": "sweep",
     "websockets": "serve",

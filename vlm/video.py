@@ -82,7 +82,9 @@ def _frames_at(container: Any, times_s: Sequence[float]) -> Iterator[Any]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     base, first_s = stream.time_base, float((stream.start_time or 0) * stream.time_base)
-    frames, shown, ahead = iter(()), None, None
+    frames: Iterator[Any] = iter(())
+    shown: Any = None
+    ahead: Any = None
     given: Any = None
     for time_s in times_s:
         gap_s = time_s - (-1e9 if ahead is None else ahead.time - first_s)

@@ -20,9 +20,10 @@ from engines.tensorrt.options import BuildOptions, Profile, check_options
 from engines.weights import WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 OLDEST_CAPABILITY = 80
+_NO_KERNEL = "not supported by a dedicated kernel"
 _DYNAMIC_INT8 = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 
 
@@ -96,6 +97,9 @@ class _Build:
         decomposed = self._attention()
         began = time.perf_counter()
         built = self.builder.build_serialized_network(self.network, self.config)
+        if built is None and self._lacks_kernel():
+            decomposed = self._decompose(lambda layer: True)
+            built = self.builder.build_serialized_network(self.network, self.config)
         took = time.perf_counter() - began
         if built is None:
             raise EngineError(f"{self.onnx}: {self.library} cannot build it: {self.log.last()}")
@@ -173,15 +177,28 @@ class _Build:
 
     def _attention(self) -> int:
         """Let attention be computed from its parts where that was asked for, or nothing else is."""
-        wanted, count = self.options.decompose_attention, 0
-        if wanted is False or not hasattr(self.trt, "IAttentionInputLayer"):
+        wanted = self.options.decompose_attention
+        if wanted is False:
             return 0
         rtx = self.library.name == TENSORRT_RTX
+        return self._decompose(
+            lambda layer: wanted or (rtx and dtype_name(layer.get_input(0).dtype) == "float32")
+        )
+
+    def _decompose(self, which: Callable[[Any], bool]) -> int:
+        count = 0
+        if not hasattr(self.trt, "IAttentionInputLayer"):
+            return count
         for layer in self._attention_layers():
-            if wanted or (rtx and dtype_name(layer.get_input(0).dtype) == "float32"):
+            if which(layer):
                 layer.attention.decomposable = True
                 count += 1
         return count
+
+    def _lacks_kernel(self) -> bool:
+        """It failed because some attention, of an unusual head width, has no fused kernel."""
+        free = self.options.decompose_attention is None
+        return free and any(_NO_KERNEL in error for error in self.log.errors)
 
     def _attention_layers(self) -> Iterator[Any]:
         for index in range(self.network.num_layers):

@@ -51,7 +51,7 @@ class BuildOptions:
         refit: weights can be replaced later.
         strip: plan without weights, to be refitted.
         decompose_attention: compute attention from its parts. Left out: where no fused kernel
-            exists, which is in float32 on TensorRT-RTX.
+            exists, which is in float32 on TensorRT-RTX, and wherever a build fails for that.
     """
 
     library: str | None = None

@@ -11,6 +11,8 @@ from pruning.types import Budget
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sim.rollout.types import Cell
+
 
 def split_list(text: str, flag: str) -> list[str]:
     """Values separated by commas, without repetitions.
@@ -39,6 +41,25 @@ def parse_ratio(text: str) -> float:
         raise UsageError(f"--keep has {text!r}: give ratios in (0, 1], e.g. 0.5,0.25")
     Budget(value)
     return value
+
+
+def parse_cell(text: str, flag: str) -> Cell:
+    """A cell from `METHOD@KEEP`, or `dense`.
+
+    Raises:
+        UsageError: when it is not of that form.
+    """
+    from sim.rollout.types import DENSE, Cell
+
+    if text == DENSE:
+        return Cell(DENSE, 1.0)
+    method, _, keep = text.rpartition("@")
+    try:
+        if method:
+            return Cell(method, float(keep))
+    except ValueError:
+        pass
+    raise UsageError(f"{flag} has {text!r}: give METHOD@KEEP, e.g. fastv@0.25")
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 from leanvla.commands.rollout import Rollout
 from leanvla.commands.rollout_plan import make_plan, make_spec
 from leanvla.errors import UsageError
+from policy.registry import is_engine, resolve_policy
 from sim.rollout.runner import Plan, computes
 from sim.rollout.store import read_episodes
 from sim.rollout.types import EXPERT, Source
@@ -104,6 +105,7 @@ def _make_run(
     config = Rollout(
         suite=suite.name,
         policy=policy.name,
+        engine="auto" if _brings_its_own(policy.name) else "torch",
         method=",".join(file.methods),
         keep=",".join(str(keep) for keep in file.keep),
         episodes=count,
@@ -115,6 +117,8 @@ def _make_run(
         unnorm_key=policy.unnorm_key,
         render_profile=suite.render_profile,
         view_size=suite.view_size,
+        views=",".join(suite.views),
+        perturb=suite.perturb,
         threads=policy.threads,
         sim_timeout=file.sim_timeout,
         truth=file.truth and policy.name != EXPERT,
@@ -144,14 +148,21 @@ def _with_policy(spec: WorkerSpec, policy: PolicyEntry) -> WorkerSpec:
     return replace(spec, policy=source, batch=policy.batch)
 
 
+def _brings_its_own(name: str) -> bool:
+    """Whether a policy has a runtime that is not ours to choose.
+
+    Every checkpoint runs on torch: which cells have an engine, and so where their reference runs,
+    depends on what else is asked for, and an episode's address must not.
+    """
+    return name == EXPERT or ":" in name or is_engine(resolve_policy(name))
+
+
 def _check_batch(policy: PolicyEntry) -> None:
     """Engines have graphs of one observation, and an expert lives in its own simulator."""
     if policy.name == EXPERT:
         raise UsageError("the expert has no forward pass to share: leave `batch` out")
     if ":" in policy.name:
         return
-    from policy.registry import is_engine, resolve_policy
-
     if is_engine(resolve_policy(policy.name)):
         raise UsageError(
             f"policy {policy.label} is an engine, whose graphs take one observation: leave `batch` "

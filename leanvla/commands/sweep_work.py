@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from leanvla.commands.rollout import Rollout, terminate_as_interrupt
+from leanvla.commands.rollout_engine import with_engines
 from leanvla.commands.rollout_plan import check_machine
 from leanvla.commands.rollout_results import Results
 from leanvla.commands.sweep_show import check_parquet, show_status
@@ -47,6 +48,7 @@ def work(config: Sweep, runs: Sequence[SweepRun], store: SweepStore, path: Path)
     check_parquet()
     for run in runs:
         check_machine(run.config)
+        with_engines(run.config, run.plan, run.spec)  # for its checks: nothing is chosen here
         if run.spec.batch > 1 and config.ray is None:
             raise UsageError(
                 f"{run.title}: a batched policy is shared between environments by Ray: add "

@@ -65,6 +65,7 @@ def _cell(
         "paired_difference_to_dense": None if cell == DENSE else _paired(both),
         "figures": asked.task.summarise(judged),
         "kinds": _kinds(judged),
+        "lengths": _lengths(asked, answered),
         "prefill_ms": _times([r.prefill_ms for r in records]),
         "decode_ms_per_token": _times([ms for r in records for ms in r.decode_ms]),
         "query_ms": _times([r.query_ms for r in records]),
@@ -83,9 +84,9 @@ def _cell(
 
 
 def _paired(both: Sequence[tuple[Record, Record]]) -> dict[str, Any]:
-    treated, reference = zip(*both, strict=True) if both else ((), ())
-    right = [[r.score >= RIGHT for r in records] for records in (treated, reference)]
-    return paired_difference(*right)._asdict()
+    treated = [record.score >= RIGHT for record, _ in both]
+    reference = [dense.score >= RIGHT for _, dense in both]
+    return paired_difference(treated, reference)._asdict()
 
 
 def _kinds(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
@@ -97,6 +98,23 @@ def _kinds(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
         for kind, scores in sorted(kinds.items())
         if kind
     }
+
+
+def _lengths(asked: Asked, answered: Mapping[str, Record]) -> list[dict[str, float]]:
+    """Accuracy against the length of the context, in seconds of video and in tokens."""
+    lengths: dict[float, list[Record]] = {}
+    for question in asked.questions:
+        if question.seconds is not None and question.id in answered:
+            lengths.setdefault(question.seconds, []).append(answered[question.id])
+    return [
+        {
+            "seconds": seconds,
+            "prompt_tokens": round(median(r.prompt_tokens for r in records)),
+            "questions": len(records),
+            "accuracy": fmean(r.score for r in records),
+        }
+        for seconds, records in sorted(lengths.items())
+    ]
 
 
 def _times(values: Sequence[float]) -> dict[str, float | None]:

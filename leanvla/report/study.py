@@ -146,7 +146,7 @@ def _comparisons(comparisons: Sequence[Part]) -> list[str]:
     )
     unpaired = sum(one["unpaired"] for one in comparisons)
     note = "Same seeds and initial-state hashes; points of success, first minus second."
-    left = f" {unpaired} episodes had no partner and are left out." if unpaired else ""
+    left = f" Episodes without a partner, left out: {unpaired}." if unpaired else ""
     return [table(head, rows, note + left)]
 
 

@@ -61,6 +61,7 @@ def _task(runs: Sequence[Run]) -> str:
         scatter([_dot(run) for run in runs], "prefill p50, ms", "accuracy"),
         _cost(runs),
         _where(runs),
+        _lengths(runs),
         _kinds(runs),
         _figures(runs),
     )
@@ -144,6 +145,20 @@ def _where(runs: Sequence[Run]) -> str:
 
 
 _WHERE = ("recall", "iou", "precision_omega", "omega_share")
+
+
+def _lengths(runs: Sequence[Run]) -> str:
+    """Accuracy by length, where there is more than one."""
+    lengths = {one["seconds"]: one["prompt_tokens"] for run in runs for one in run["lengths"]}
+    if len(lengths) < 2:
+        return ""
+    heads = [f"{seconds:g} s, {tokens:,} tokens" for seconds, tokens in sorted(lengths.items())]
+    rows = (
+        [escape(name(run)), *(_kind(by_length.get(seconds)) for seconds in sorted(lengths))]
+        for run in runs
+        for by_length in [{one["seconds"]: one for one in run["lengths"]}]
+    )
+    return table(("", *heads), rows, "Accuracy by length of the context, with its questions.")
 
 
 def _kinds(runs: Sequence[Run]) -> str:

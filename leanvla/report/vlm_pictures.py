@@ -12,7 +12,7 @@ from sim.video import draw_kept
 from vlm.runner import DENSE, look
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vlm.model import Vlm
     from vlm.runner import Plan
@@ -29,12 +29,18 @@ def overlays(vlm: Vlm, plan: Plan, count: int) -> list[Picture]:
     """
     strips = []
     for task, questions in plan.asked:
-        chosen = [questions[i * len(questions) // count] for i in range(min(count, len(questions)))]
-        for question in dict.fromkeys(chosen):
+        for question in _choose(questions, count):
             wanted = question.prompt.partition("\n")[0]
             caption = f"{task.name}: “{wanted}” {question.answers[0]}"
             strips.append(Picture(caption, tuple(_strip(vlm, plan, question))))
     return strips
+
+
+def _choose(questions: Sequence[Question], count: int) -> list[Question]:
+    """Spread over the task; where it is known what a question is about, such as show it."""
+    telling = [q for q in questions if q.truth is None or any(q.truth.about)] or list(questions)
+    number = min(count, len(telling))
+    return [telling[i * len(telling) // number] for i in range(number)]
 
 
 def _strip(vlm: Vlm, plan: Plan, question: Question) -> Iterator[tuple[str, bytes]]:

@@ -22,8 +22,8 @@ def points(share: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p value; small ones are not spelt out."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """A p value; small ones are not spelt out, and the sign is fit for HTML."""
+    return "≤ 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def si(count: float | None) -> str:

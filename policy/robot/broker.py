@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from policy.contract import Execution
 
+_ROUNDING_S = 1e-6  # of stamps on the wire
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -72,7 +74,8 @@ class Broker:
             return False
         if self.execution.mode == "overlap":
             return plan.rows is None or plan.cursor >= min(self.execute, self.horizon)
-        return plan.left == 0 and stamp_s >= plan.moved_s + self.execution.settle_ms * 1e-3
+        settled_s = plan.moved_s + self.execution.settle_ms * 1e-3
+        return plan.left == 0 and stamp_s >= settled_s - _ROUNDING_S
 
     def adopt(
         self, plan: Plan, rows: Float64[np.ndarray, "k d"], stamp_s: float, epoch: int, now_s: float

@@ -123,7 +123,9 @@ def slew(
     down = _fading(bounds.velocity + motion.velocity, step, period_s)
     # Fading may never ask for more than the jerk limit gives: `low` and `high` have the last word.
     acceleration = np.clip(np.clip(wanted, -down, up), low, high)
-    return motion.velocity + acceleration * period_s
+    # Where the target is reached it is reached exactly: a rest must be a rest, not 1e-19 m/s.
+    reached = np.clip(target, -bounds.velocity, bounds.velocity)
+    return np.where(acceleration == wanted, reached, motion.velocity + acceleration * period_s)
 
 
 def _fading(

@@ -11,6 +11,7 @@ from policy.robot.limits import at_rest
 from policy.robot.rows import RefusedError, anchor, interpret
 from policy.robot.safe import safe_action
 from policy.robot.shaping import Shaper
+from policy.robot.told import Told
 from policy.robot.trajectory import encode
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ class Mover:
     def __init__(self, contract: Contract, senses: Senses, ledger: Ledger) -> None:
         self.contract, self.senses, self.ledger = contract, senses, ledger
         self.shaper = Shaper(contract)
+        self.told = Told(self.shaper.bounds, contract.period_s)
         self.moved = False
         self.safe = ""
         self._size = len(self.shaper.bounds.names)
-        self._motion: Motion | None = None
         self._gripper: float | None = None
         self._hold: np.ndarray | None = None
 
@@ -103,21 +104,24 @@ class Mover:
             return Output(safe=reason)
         if not self.safe:
             self._hold = self.senses.joints(now_s)
-            self._motion = None
             self.ledger.count("safe")
         self.safe = self.ledger.notes["safe"] = reason
-        return Output(safe_action(self.contract, self._hold, now_s), None, reason)
+        command = safe_action(self.contract, self._hold, now_s)
+        self.told.rest(command)
+        return Output(command, None, reason)
 
     def settle(self) -> None:
         """Forget the motion: from here on the robot is somebody else's to move."""
-        self.moved, self._motion, self.safe, self._gripper = False, None, "", None
+        self.moved, self.safe, self._gripper = False, "", None
+        self.told.forget()
 
     def _command(self, wanted: np.ndarray, ahead: np.ndarray, now_s: float) -> Output:
-        hand = self.senses.hand(now_s)
-        shaped = self.shaper.step(self._start(now_s), wanted, hand)
+        hand, start = self.senses.hand(now_s), self._start(now_s)
+        shaped = self.shaper.step(start, wanted, hand)
         command = self._encode(shaped.motion, ahead, hand, now_s)
         self._note(shaped.clamped)
-        self._motion, self.moved, self.safe, self._hold = shaped.motion, True, "", None
+        self.told.say(command, start)
+        self.moved, self.safe, self._hold = True, "", None
         return Output(command)
 
     def _encode(
@@ -140,9 +144,9 @@ class Mover:
         return Trajectory(now_s, (gripper.joint,), move, where, np.zeros((1, 1)))
 
     def _start(self, now_s: float) -> Motion:
-        """What was commanded last; at rest where it was measured when nothing was."""
-        if self._motion is not None:
-            return self._motion
+        """What the robot does by now; at rest where it is measured when it was told nothing."""
+        if self.told.motion is not None:
+            return self.told.motion
         if self.contract.command.kind == "twist":
             return at_rest(self._size)
         joints = self.senses.joints(now_s)

@@ -25,8 +25,9 @@ from policy.types import Observation, ObservationError
 
 if TYPE_CHECKING:
     from policy.contract import Contract
+    from policy.robot.commands import Command
     from policy.robot.pairing import Paired
-    from policy.types import ActionSpec, Inference, ObservationSpec
+    from policy.types import ActionSpec, Inference, ObservationSpec, Timing
 
 MIN_INSTRUCTION_GAP_S = 0.2  # a flood of instructions is heard no more often than this
 
@@ -79,6 +80,8 @@ class Session:
         self.broker = Broker(execution, rows, horizon, contract.period_s)
         self.watchdog = Watchdog(execution.deadline_ms * 1e-3, execution.hang_s)
         self.latency_ms = Latest()
+        self.timing: Timing | None = None
+        self.goals = self.rows = 0  # instructions taken, and rows that the robot was told
         self.plan = Plan()
         self.instruction, self.fault, self.episode, self.paused = "", "", 0, False
         self.hung = False
@@ -87,7 +90,7 @@ class Session:
         self._refused = 0
         self._unseen = ""
         self._starved_s: float | None = None
-        self._last_ros_s = self._last_words_s = -math.inf
+        self._last_ros_s = self._last_words_s = self._at_once_s = -math.inf
         self._pending: str | None = None
 
     # Messages in.
@@ -101,6 +104,13 @@ class Session:
         """Proprioception arrived."""
         self._clock(now)
         self.senses.state(topic, message, now.ros_s)
+
+    def heard(self, command: Command, now: Now) -> None:
+        """A command left the guard. Where it is not ours, our plan is not what the robot does."""
+        self._clock(now)
+        if self.mover.told.hear(command):
+            self.ledger.count("overridden")
+            self.new_epoch("the guard told the robot something else")
 
     # Words and buttons.
 
@@ -118,6 +128,11 @@ class Session:
         else:
             self._hear(words, now)
         return None
+
+    def dismiss(self, reason: str) -> None:
+        """Follow the instruction no longer; the robot comes to rest until there is another."""
+        self.instruction, self._pending = "", None
+        self.new_epoch(reason)
 
     def new_epoch(self, reason: str, *, episode: bool = False) -> None:
         """Drop the chunk, the pruner's memory, and every answer still under way."""
@@ -175,12 +190,15 @@ class Session:
         )
 
     def answer(self, question: Question, inference: Inference, now: Now) -> bool:
-        """Take an answer; whether a row of it is due at once, because nothing was left to run."""
+        """Take an answer; whether a row of it is due at once, because nothing was left to run.
+
+        Simulated time may stand still: no two rows are for the same instant.
+        """
         self._clock(now)
         if not self.watchdog.end(question.number, now.mono_s):
             self.ledger.drop("answer", "answer came after its deadline")
             return False
-        starved = self.plan.left == 0
+        due = self.plan.left == 0 and now.ros_s > self.plan.moved_s
         try:
             rows = self.mover.rows(inference.chunk.actions, now.ros_s)
         except RefusedError as error:
@@ -194,7 +212,9 @@ class Session:
             return False
         self.plan, self._memory, self._refused, self._fresh = plan, inference.state, 0, True
         self.ledger.count("chunks")
-        return starved
+        self.timing = inference.timing
+        self._at_once_s = now.ros_s if due else -math.inf
+        return due
 
     def failed(self, question: Question, error: Exception, now: Now) -> None:
         """The look or the policy raised."""
@@ -208,8 +228,14 @@ class Session:
 
     # Commands out.
 
+    def period(self, now: Now) -> Output:
+        """The timer went off: `tick`, unless a row has just gone out at once in its stead."""
+        if abs(now.ros_s - self._at_once_s) < self.contract.period_s / 2:
+            return Output(safe=self.mover.safe)
+        return self.tick(now)
+
     def tick(self, now: Now) -> Output:
-        """One period passes: the next command."""
+        """The next command."""
         self._clock(now)
         self._hear_pending(now)
         reason = self._why_safe(now)
@@ -236,6 +262,7 @@ class Session:
 
     def _moving(self, output: Output, now: Now) -> Output:
         fresh, self._fresh, self._unseen = self._fresh, False, ""
+        self.rows += 1
         if fresh:
             self.latency_ms.add((now.ros_s - self.plan.stamp_s) * 1e3)
         return output._replace(stamp_s=self.plan.stamp_s, fresh=fresh)
@@ -279,6 +306,7 @@ class Session:
     def _hear(self, words: str, now: Now) -> None:
         self._last_words_s, self._pending = now.mono_s, None
         self.instruction = words
+        self.goals += 1
         self.new_epoch(f"instruction {words!r}", episode=True)
 
     def _hear_pending(self, now: Now) -> None:
@@ -291,6 +319,7 @@ class Session:
         self._last_ros_s = now.ros_s
         if back_s > 1e-9:
             self.senses.clear()
+            self.mover.told.forget_time()
             self.plan = replace(self.plan, moved_s=-math.inf)
             self.ledger.count("clock_jumps")
             self.new_epoch(f"the clock jumped back by {back_s:.3f} s", episode=True)

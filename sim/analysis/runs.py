@@ -6,20 +6,24 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
 import yaml
 
-from sim.rollout.types import EpisodeRecord
+from sim.rollout.store import read_episodes
+from sim.rollout.types import RolloutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from sim.rollout.types import EpisodeRecord
+
 EPISODES = "episodes.jsonl"
 # What decides what is measured. Everything else of a configuration is how a run was carried out,
 # or which cells and seeds it covers.
-DECIDES = ("execute", "swap_instruction", "option", "unnorm_key", "render_profile", "view_size")
-_DECODER = msgspec.json.Decoder(EpisodeRecord)
+DECIDES = (
+    *("execute", "swap_instruction", "option", "unnorm_key", "render_profile", "view_size"),
+    "engine",
+)
 
 
 class ResultsError(ValueError):
@@ -70,43 +74,48 @@ def read_run(folder: Path) -> RunFolder:
     Raises:
         ResultsError: when the folder is no run folder, or one of its files is damaged.
     """
-    if not (folder / EPISODES).is_file():
-        raise ResultsError(
-            f"{folder} has no {EPISODES}: give a folder that `leanvla rollout` wrote"
-        )
     config = _mapping(folder / "config.yaml") or _named_in_metrics(folder)
-    records = read_episodes(folder / EPISODES)
+    try:
+        records = tuple(read_episodes(folder / EPISODES).records)
+    except RolloutError as error:
+        raise ResultsError(str(error)) from None
     if not records:
         raise ResultsError(f"{folder / EPISODES} holds no finished episode: let the run go on")
-    return RunFolder(folder, config, _mapping(folder / "env.json"), records, setup_of(config))
+    key = _mapping(folder / "run.json").get("key")
+    setup = setup_of(config, None if key is None else str(key))
+    return RunFolder(folder, config, _mapping(folder / "env.json"), records, setup)
 
 
-def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
-    """All whole lines of an `episodes.jsonl`; a torn last line is an episode that never finished.
+def run_folders(folder: Path) -> list[Path]:
+    """The run folders that a path stands for: itself, or all runs of a sweep's store.
 
     Raises:
-        ResultsError: when another line is damaged.
+        ResultsError: when it is neither.
     """
-    lines = path.read_bytes().splitlines(keepends=True)
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(_DECODER.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            if number == len(lines) and not line.endswith(b"\n"):
-                break
-            raise ResultsError(
-                f"{path} line {number} is no episode: remove the line, or run it again"
-            ) from None
-    return tuple(records)
+    if (folder / EPISODES).is_file():
+        return [folder]
+    runs = sorted(path.parent for path in folder.glob(f"runs/*/{EPISODES}"))
+    if not runs:
+        raise ResultsError(
+            f"{folder} has no {EPISODES}, nor runs of a sweep: give a folder that `leanvla "
+            "rollout` or `leanvla sweep` wrote"
+        )
+    return runs
 
 
-def setup_of(config: Mapping[str, Any]) -> Setup:
-    """What a configuration measures, whichever cells and seeds it covers."""
+def setup_of(config: Mapping[str, Any], key: str | None = None) -> Setup:
+    """What a configuration measures, whichever cells and seeds it covers.
+
+    Args:
+        config: of a rollout.
+        key: of a sweep's run, which stands for weights, code and packages, too.
+    """
     rest = ((name, config.get(name)) for name in DECIDES)
     told = tuple(
         (name, _words(value)) for name, value in rest if value not in (None, False, [], ())
     )
+    if key is not None:
+        told += (("run", key[:12]),)
     return Setup(str(config["suite"]), str(config["policy"]), told)
 
 

@@ -121,11 +121,10 @@ def outcomes_on(records: Mapping[int, EpisodeRecord], seeds: Iterable[int]) -> l
 def _gaps(study: Study) -> list[str]:
     """Cells that lack seeds that dense has: their rates are over other scenes."""
     dense = set(study.judged(DENSE_CELL))
-    found = []
-    for cell in study.cells:
-        missing = dense - set(study.judged(cell))
-        if missing:
-            found.append(f"{cell}: {len(missing)} of dense's {len(dense)} seeds are not there")
     if not dense:
-        found.append("no dense episode: nothing is compared with dense")
-    return found
+        return ["no dense episode: nothing is compared with dense"]
+    missing = {cell: len(dense - set(study.judged(cell))) for cell in study.cells}
+    lacking = [f"{cell} ({count})" for cell, count in missing.items() if count]
+    if not lacking:
+        return []
+    return [f"of dense's {len(dense)} seeds some are not there in: {', '.join(lacking)}"]

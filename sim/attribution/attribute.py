@@ -1,32 +1,36 @@
 """Where pruning lost an episode that dense wins: the step, the phase of the task, and the view.
 
 Two ways to lose are told apart. *No return*: from some query of the pruned episode on, not even
-the dense policy can win any more; the query before that moment lost it. *Stalled*: the dense policy
-could still win from the pruned episode's last moment, had it the time; nothing was broken, the
-pruned policy merely cannot do some part. Then the search goes through the dense episode instead,
-for the last moment from which the pruned policy cannot finish: that part it needs dense for.
-Time is no obstacle in either search: a continuation may take a whole episode's steps.
+the dense policy can win any more, and it could have, in time, a moment before; the query between
+lost it. *Stalled*: for as long as there was time to win, the dense policy could still have; nothing
+was broken, the pruned policy merely cannot do some part. Then the search goes through the dense
+episode instead, for the last moment from which the pruned policy cannot finish: that part it needs
+dense for. The clock is no obstacle in either search: a continuation may take half as many steps
+again as the whole dense episode.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pruning.base import MethodError
 from sim.attribution.bisect import Turning, Vote, turning_point, vote
 from sim.attribution.divergence import action_gap, divergence
 from sim.attribution.lab import AttributionError
 from sim.truth import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sim.attribution.divergence import Divergence
     from sim.attribution.lab import Actor, Checkpoint, Lab, Trial, Walk
     from sim.rollout.types import EpisodeRecord, Frame
 
 TRIALS = 5
+QUICK = 3  # continuations of a vote on the way; the turning point gets all
 PICTURE = 256
 Kind = Literal["no_return", "stalled"]
 
@@ -60,6 +64,8 @@ class Attribution:
         pruned_steps: length of the pruned episode.
         dense_steps: length of the dense one.
         turning: all votes.
+        mended: continuations by the pruned policy from the very start, when most of them win with a
+            little noise; then all votes are of the undisturbed course alone. None otherwise.
         views: evidence per view, in the policy's order.
         views_note: why the views could not be told apart; empty when they were.
         gap: largest difference between the pruned and the dense decision at the critical moment.
@@ -78,6 +84,7 @@ class Attribution:
     pruned_steps: int
     dense_steps: int
     turning: Turning
+    mended: Vote | None
     views: tuple[View, ...]
     views_note: str
     gap: float
@@ -102,6 +109,7 @@ def attribute(
     *,
     trials: int = TRIALS,
     views_note: str = "",
+    tell: Callable[[str], None] = lambda words: None,
 ) -> Attribution:
     """Find where pruning lost the episode of `record`.
 
@@ -113,14 +121,14 @@ def attribute(
         by_view: the same with one view pruned each, in the policy's order; empty when impossible.
         trials: continuations per moment at most.
         views_note: why `by_view` is empty.
+        tell: told of every vote.
 
     Raises:
-        AttributionError: when the episode does not repeat, dense fails too, or dense wins only by
-            luck.
+        AttributionError: when the episode does not repeat, or dense fails too or wins by luck.
     """
     began = time.perf_counter()
     walks = _walks(lab, record, dense, pruned)
-    kind, turning = _search(lab, walks, dense, pruned, trials)
+    kind, turning, mended = _search(lab, walks, dense, pruned, trials, tell)
     path = walks[0] if kind == "no_return" else walks[1]
     last = len(path.checkpoints) - 1 if turning.last is None else turning.last
     start = path.checkpoints[last]
@@ -128,9 +136,11 @@ def attribute(
     reference = dense.decide(start.seen, dense.fresh())
     grips = lab.suite.action.gripper != "none"
     after = path.checkpoints[min(last + 1, len(path.checkpoints) - 1)]
-    phase, views = _views(
-        lab, kind, start._replace(kept=answer.kept), dense, pruned, by_view, trials
-    )
+    start = start._replace(kept=answer.kept)
+    by_view, views_note = _usable(by_view, start, views_note)
+    if mended is not None:
+        trials = 1
+    phase, views = _views(lab, kind, start, dense, pruned, by_view, trials, walks[1])
     return Attribution(
         kind,
         start.query,
@@ -140,17 +150,26 @@ def attribute(
         walks[0].steps,
         walks[1].steps,
         turning,
+        mended,
         views,
         views_note,
         action_gap(answer.actions, reference.actions, grips),
         divergence(*walks, dense, lab.suite),
-        tuple(
-            lab.photograph(moment, PICTURE) for moment in (start._replace(kept=answer.kept), after)
-        ),
+        tuple(lab.photograph(moment, PICTURE) for moment in (start, after)),
         answer.view_tokens,
         lab.queries,
         time.perf_counter() - began,
     )
+
+
+def _usable(by_view: Sequence[Actor], start: Checkpoint, note: str) -> tuple[Sequence[Actor], str]:
+    """The views' actors, or none and why, when the method does more than choose."""
+    try:
+        for one in by_view:
+            one.decide(start.seen, one.fresh())
+    except MethodError as error:
+        return (), str(error)
+    return by_view, note
 
 
 def _walks(lab: Lab, record: EpisodeRecord, dense: Actor, pruned: Actor) -> tuple[Walk, Walk]:
@@ -178,39 +197,60 @@ def _walks(lab: Lab, record: EpisodeRecord, dense: Actor, pruned: Actor) -> tupl
 
 
 def _search(
-    lab: Lab, walks: tuple[Walk, Walk], dense: Actor, pruned: Actor, trials: int
-) -> tuple[Kind, Turning]:
+    lab: Lab,
+    walks: tuple[Walk, Walk],
+    dense: Actor,
+    pruned: Actor,
+    trials: int,
+    tell: Callable[[str], None],
+) -> tuple[Kind, Turning, Vote | None]:
     """The turning point along the pruned episode, or else along the dense one."""
-    most = lab.suite.max_steps
-    ours, theirs = (walk.checkpoints for walk in walks)
+    limit, most = lab.suite.max_steps, _allowance(lab, walks[1])
+    paths, actors = [walk.checkpoints for walk in walks], (dense, pruned)
 
-    def rescued(index: int, whole: bool) -> Vote:
-        def run(number: int) -> Trial:
-            return lab.trial(ours[index], dense, number, most)
+    @cache
+    def run(side: int, index: int, number: int) -> Trial:
+        return lab.trial(paths[side][index], actors[side], number, most)
 
-        return vote(index, run, trials, whole=whole)
+    def ask(side: int, index: int, whole: bool) -> Vote:
+        start, count = paths[side][index], trials if whole else min(QUICK, trials)
+        found = vote(index, partial(run, side, index), count, limit - start.step, whole=whole)
+        tell(f"step {start.step}: {actors[side].name} wins {found.wins} of {found.trials}")
+        return found
 
-    def finished(index: int, whole: bool) -> Vote:
-        def run(number: int) -> Trial:
-            return lab.trial(theirs[index], pruned, number, most)
-
-        return vote(index, run, trials, whole=whole)
-
-    turning = turning_point(len(ours), rescued)
+    turning = turning_point(len(paths[0]), partial(ask, 0))
     if not turning.votes[0].won:
         raise AttributionError(
             f"dense wins only {turning.votes[0].wins} of {turning.votes[0].trials} disturbed "
-            "episodes from the very start: there is no single step to name; lower --noise"
+            "episodes from the very start: there is no single step to name; lower --noise",
+            exit_code=1,
         )
-    if turning.last is not None:
-        return "no_return", turning
-    turning = turning_point(len(theirs), finished, starts_won=False)
-    if turning.votes[0].won:
-        raise AttributionError(
-            f"the pruned policy wins {turning.votes[0].wins} of {turning.votes[0].trials} "
-            "disturbed episodes from the very start: this failure was bad luck, no step lost it"
-        )
-    return "stalled", turning
+    if _lost_in_time(turning):
+        return "no_return", turning, None
+    turning = turning_point(len(paths[1]), partial(ask, 1), starts_won=False)
+    mended = turning.votes[0] if turning.votes[0].won else None
+    if mended is not None:
+        tell("a little noise mends this failure: the undisturbed course alone is searched")
+        trials = 1
+        turning = turning_point(len(paths[1]), partial(ask, 1), starts_won=False)
+    return "stalled", turning, mended
+
+
+def _lost_in_time(turning: Turning) -> bool:
+    """Whether the last moment that could be won came early enough to win it.
+
+    A policy that hesitates until its time is over, and only then breaks something, has stalled.
+    """
+    votes = {one.moment: one for one in turning.votes}
+    if turning.last is None:
+        return False
+    last = votes[turning.last]
+    return 2 * last.in_time > last.trials
+
+
+def _allowance(lab: Lab, dense: Walk) -> int:
+    """Control steps of a continuation: half as many again as the dense episode took, or all."""
+    return min(lab.suite.max_steps, dense.steps + dense.steps // 2)
 
 
 def _views(
@@ -221,9 +261,10 @@ def _views(
     pruned: Actor,
     by_view: Sequence[Actor],
     trials: int,
+    walk: Walk,
 ) -> tuple[str | None, tuple[View, ...]]:
     """The phase at the critical moment, and what each view kept and did."""
-    most = lab.suite.max_steps
+    limit, most = lab.suite.max_steps, _allowance(lab, walk)
     truth = lab.truth_at(start)
     shown: dict[str, list[int]] = {}
     kept: dict[str, list[int]] = {}
@@ -242,7 +283,7 @@ def _views(
                     return lab.trial(start, dense, trial, most, first=one)
                 return lab.trial(start, one, trial, most)
 
-            found = vote(start.query, run, trials, whole=True)
+            found = vote(start.query, run, trials, limit - start.step, whole=True)
         views.append(
             View(
                 name,

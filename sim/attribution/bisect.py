@@ -21,16 +21,18 @@ class Vote(NamedTuple):
     """Continuations from one moment.
 
     Attributes:
-        index: which moment.
+        moment: number of the query that comes then.
         wins: continuations that succeeded.
         trials: continuations that were run; a clear majority ends a vote early.
         undisturbed: whether the one without noise succeeded.
+        in_time: successes within the steps that the episode had left.
     """
 
-    index: int
+    moment: int
     wins: int
     trials: int
     undisturbed: bool
+    in_time: int
 
     @property
     def won(self) -> bool:
@@ -55,24 +57,31 @@ class Turning(NamedTuple):
     votes: list[Vote]
 
 
-def vote(index: int, run: Callable[[int], Trial], trials: int, *, whole: bool = False) -> Vote:
+def vote(
+    moment: int, run: Callable[[int], Trial], trials: int, left: int, *, whole: bool = False
+) -> Vote:
     """Run continuations until one side has the majority, or all of them.
 
     Args:
-        index: which moment.
+        moment: number of the query that comes then.
         run: the continuation of a number.
         trials: how many at most; odd, so that there is a majority.
+        left: control steps that the episode has left.
         whole: run all of them, for an estimate that early stopping would bias.
     """
-    wins, undisturbed = 0, False
+    done: list[Trial] = []
     for number in range(trials):
-        won = run(number).success
-        undisturbed |= won and number == 0
-        wins += won
-        losses = number + 1 - wins
-        if not whole and 2 * max(wins, losses) > trials:
-            return Vote(index, wins, number + 1, undisturbed)
-    return Vote(index, wins, trials, undisturbed)
+        done.append(run(number))
+        wins = sum(one.success for one in done)
+        if not whole and 2 * max(wins, len(done) - wins) > trials:
+            break
+    return Vote(
+        moment,
+        sum(one.success for one in done),
+        len(done),
+        done[0].success,
+        sum(one.success and one.steps <= left for one in done),
+    )
 
 
 def turning_point(

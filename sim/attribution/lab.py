@@ -28,11 +28,21 @@ if TYPE_CHECKING:
     from sim.suites.base import SuiteSpec
     from sim.truth import Truth
 
-NOISE = 0.05
+NOISE = 0.02
 
 
 class AttributionError(ValueError):
-    """An episode in which nothing can be attributed: says what it lacks."""
+    """An episode in which nothing can be attributed: says what it lacks.
+
+    Args:
+        message: one sentence.
+        exit_code: 2 when something else should be asked for, 1 when the answer is that no single
+            step lost it.
+    """
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Decision(NamedTuple):
@@ -183,7 +193,7 @@ class Lab:
         """Run the whole episode as a rollout does, saving it before every query."""
         spec, simulator = self.suite, self._simulator
         opening = simulator.begin(self.seed, swap=self._swap, film=film)
-        frames, checkpoints = [Frame(0, opening.images, ())], []
+        frames, checkpoints = [Frame(0, opening.images, ())], list[Checkpoint]()
         seen: Observation | None = opening.observation
         state, steps, success, view_tokens = actor.fresh(), 0, False, 0
         while seen is not None and steps < spec.max_steps:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Batcher:
                 f"{type(policy).__name__} has no infer_batch: leave `batch` out for this policy"
             )
         self.policy = policy
-        self._batch: BatchPolicy = policy
+        self._batch = cast("BatchPolicy", policy)
         self._most, self._runner = most, runner
         self._waiting: deque[_Ticket] = deque()
         self._lock = threading.Lock()

@@ -75,7 +75,7 @@ def ask_needles(plan: NeedlePlan, shots: Sequence[Shot]) -> list[Question]:
     """The question of one haystack; none when anything cannot be seen."""
     if any(shot.hidden for shot in shots):
         return []
-    about = [()] * len(shots)
+    about: list[tuple[int, ...]] = [()] * len(shots)
     about[plan.frame] = tuple(s.instance for s in shots[plan.frame].seen if s.name == plan.answer)
     return [Question("needle", plan.variant, plan.text, plan.answer, tuple(about))]
 

@@ -93,7 +93,8 @@ def lay_out(rng: np.random.Generator, content: Content) -> Scene:
     places = _places(rng, len(content.receptacles), len(slots))
     stand = dict(zip(content.receptacles, places, strict=False))
     lie = places[len(content.receptacles) :]
-    movables, rgb = {}, {name: vary_colour(rng, RGB[name]) for name in (*RECEPTACLES, "table")}
+    movables: dict[str, Movable] = {}
+    rgb = {name: vary_colour(rng, RGB[name]) for name in (*RECEPTACLES, "table")}
     rgb |= {slot: RGB[slot] for slot in COLOURS}
     for slot, name, xy in zip(slots, content.movables, lie, strict=True):
         colour, shape = name.split()

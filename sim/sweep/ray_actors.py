@@ -50,6 +50,7 @@ class Described(NamedTuple):
     observation_spec: ObservationSpec
     action_spec: ActionSpec
     execute: int | None
+    runs_on: str
     state: PrunerState
 
 
@@ -108,9 +109,12 @@ class PolicyActor:
     def describe(self, cell: Cell) -> Described:
         """Load the policy of a cell; networks are shared between cells."""
         policy = self._batcher(cell).policy
-        execute = getattr(policy, "execute", None)
         return Described(
-            policy.observation_spec, policy.action_spec, execute, policy.initial_state()
+            policy.observation_spec,
+            policy.action_spec,
+            getattr(policy, "execute", None),
+            getattr(policy, "runs_on", ""),
+            policy.initial_state(),
         )
 
     def infer(self, cell: Cell, observation: Observation, state: PrunerState) -> Inference:
@@ -142,7 +146,8 @@ class RemotePolicy:
         self._actor, self._deadlines, self._cell = actor, deadlines, cell
         described: Described = _get(actor.describe.remote(cell), deadlines.start)
         self.observation_spec, self.action_spec = described[:2]
-        self.execute, self._state = described.execute, described.state
+        self.execute, self.runs_on = described.execute, described.runs_on
+        self._state = described.state
 
     def initial_state(self) -> PrunerState:
         """The state to hand in with the first observation of an episode."""

@@ -70,7 +70,8 @@ class RayCluster:
         """Connect, or start a cluster of this process' own; a connection that stands is used."""
         if ray.is_initialized():
             return self
-        address, more = self._options.address, {}
+        address = self._options.address
+        more: dict[str, Any] = {}
         if address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             cpus = self._options.workers or os.cpu_count() or 1
@@ -271,6 +272,11 @@ class _Slot:
 
     def __init__(self, kind: Any, args: tuple[Any, ...]) -> None:
         self._kind, self._args = kind, args
+        self.actor: Any = None
+        self.job: Job | None = None
+        self.ref: Any = None
+        self.since, self.stands, self.silent = 0.0, False, ""
+        self._asked: tuple[Any, float] | None = None
         self._begin()
 
     @property
@@ -278,7 +284,8 @@ class _Slot:
         return self.ref is None
 
     def give(self, job: Job) -> None:
-        self.job, self.ref, self.since = job, self.actor.run.remote(job), time.monotonic()
+        self.job, self.ref = job, self.actor.run.remote(job)
+        self.since, self.silent = time.monotonic(), ""
 
     def rest(self) -> None:
         """It answered."""
@@ -307,10 +314,9 @@ class _Slot:
 
     def _begin(self) -> None:
         self.actor = self._kind.remote(*self._args)
-        self.job: Job | None = None
-        self.ref: Any = self.actor.stand.remote()
+        self.job, self.ref = None, self.actor.stand.remote()
         self.since, self.stands, self.silent = time.monotonic(), False, ""
-        self._asked: tuple[Any, float] | None = None
+        self._asked = None
 
 
 def _check_reachable(address: str) -> None:

@@ -65,3 +65,11 @@ def test_profiles_without_a_common_cell_cannot_be_compared():
         compare(samples("a", [1.0]), samples("b", [1.0]), 0.03)
     with pytest.raises(ValueError, match="tolerance"):
         compare(samples("a", [1.0]), samples("a", [1.0]), -0.1)
+
+
+def test_a_clock_that_ticked_for_nobody_gives_a_finite_ratio_and_a_wide_interval():
+    none, some = [0.0] * 8, [0.0, 0.0, 0.0, 0.0, 0.0, 10.0, 10.0, 10.0]
+    assert paired_ratio(none, none)[:3] == (1.0, 1.0, 1.0)
+    ratio = paired_ratio(some, none)
+    assert ratio.low == 1.0
+    assert 1.0 <= ratio.value < ratio.high < float("inf")

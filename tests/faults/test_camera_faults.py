@@ -58,7 +58,7 @@ def test_a_slow_camera_is_noticed_and_the_robot_goes_on():
 
 
 def test_a_frozen_camera_is_a_fault_where_the_contract_says_so():
-    rig = moving(cameras__0__frozen_s=0.5)
+    rig = moving(cameras__0__frozen_s=0.5, execution__deadline_ms=500.0)
     still = noise(rig.contract.cameras[0], 7)
     rig.picture = lambda camera, stamp: image(
         camera, stamp, still if camera.view == "agentview" else None

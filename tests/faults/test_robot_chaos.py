@@ -31,6 +31,7 @@ class Chaos:
         self.guard = Guard(self.rig.contract)
         self.state = self.guard.initial()
         self.published: list = []
+        self.echo, self.late = [], random.Random(seed)
         self.faults: dict[str, int] = {}
         self.seen_faults: set[str] = set()
         self.question = None
@@ -194,6 +195,9 @@ class Chaos:
             return
         safe = self.state.mode in ("safe", "latched")
         self.published.append((out, self.rig.now_s, safe, seen))
+        self.echo.append(out)
+        while len(self.echo) > self.late.randint(0, 3):
+            self.rig.session.heard(self.echo.pop(0), self.rig.now)
         if not safe and self.rig.contract.command.kind == "twist":
             self.rig.hand = [
                 h + v * self.rig.contract.period_s

@@ -23,8 +23,11 @@ FLOORS = {
     "leanvla_ros": {"policy", "engines"},
 }
 FOLDERS = {"leanvla_ros": "ros2_ws/src/leanvla_ros/leanvla_ros"}
-# The robot of the demo and the tests is a simulator; no other node knows of it.
-ALSO = {"ros2_ws/src/leanvla_ros/leanvla_ros/sim_node.py": {"sim"}}
+# The robot of the demo and the tests is a simulator; no other node knows of it. One verb is a node.
+ALSO = {
+    "ros2_ws/src/leanvla_ros/leanvla_ros/sim_node.py": {"sim"},
+    "leanvla/commands/record.py": {"leanvla_ros"},
+}
 NEVER_IMPORTED = {"dill", "joblib", "shelve", "marshal", "torchvision", "timm"}
 NEVER_CALLED = {"eval", "exec", "breakpoint", "__import__"}
 _MARKERS = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")

@@ -79,6 +79,7 @@ def _check_lengths(kind, lengths, *, median, p90, most):
         "import policy.types",
         "import pruning.types",
         "import sim.suites.base",
+        "import vlm.tasks.registry as r; r.all_tasks()",
         "import policy.robot.session, policy.robot.guard, policy.contract_file",
         "import leanvla.run_folder, leanvla.commands.doctor",
         "import leanvla.commands.sweep, leanvla.commands.sweep_work, sim.sweep.merge",

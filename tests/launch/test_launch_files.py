@@ -111,6 +111,7 @@ def test_contracts_are_found_by_name_and_by_path():
     assert read_contract(contract_path("tabletop")).robot == "tabletop"
     path = str(PACKAGE / "config/franka.yaml")
     assert contract_path(path) == PACKAGE / "config/franka.yaml"
+    assert contract_path("franka").resolve() == PACKAGE / "config/franka.yaml"
 
 
 def test_an_unknown_contract_is_named_with_those_there_are():

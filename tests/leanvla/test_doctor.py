@@ -88,6 +88,37 @@ def test_weights_are_compared_with_their_ledger(monkeypatch, tmp_path):
     assert "model.safetensors" in check.detail
 
 
+def test_engines_are_listed_with_what_they_run(monkeypatch, tmp_path):
+    import shutil
+
+    from policy.registry import resolve_policy
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (graphs,) = _only(doctor.check_engines)
+    assert (graphs.name, graphs.status) == ("graphs mini", "ok")
+    assert "run without torch: dense; vla_pruner at 0.5, 0.25, 0.125" in graphs.detail
+    from policy.openvla.engine.packaged import packaged_engine
+
+    kept = packaged_engine(resolve_policy("mini"))
+    listed = _only(doctor.check_engines)[1]
+    assert listed.status == "ok"
+    assert str(kept) in listed.detail
+    assert "not compared here" in listed.detail
+    (kept / "vision.onnx").unlink()
+    damaged = _only(doctor.check_engines)[1]
+    assert (damaged.status, damaged.remedy) == (
+        "note",
+        f"nothing; it is made again when needed, or remove it: `rm -r {kept}`",
+    )
+    zoo = tmp_path / "zoo"
+    shutil.copytree(resolve_policy("mini"), zoo / "mini")
+    (zoo / "mini" / "graphs" / "vision.onnx").write_bytes(b"")
+    monkeypatch.setattr(doctor, "ZOO", zoo)
+    broken = _only(doctor.check_engines)[0]
+    assert broken.status == "fail"
+    assert "make graphs" in broken.remedy
+
+
 @pytest.mark.parametrize(
     ("threads", "status"), [(None, "ok"), ("1", "ok"), ("0", "fail"), ("many", "fail")]
 )

@@ -15,6 +15,7 @@ from leanvla.cli import main
 from leanvla.commands.export import Export, rebuild_command
 from leanvla.commands.rollout import Rollout
 from leanvla.commands.rollout_plan import make_plan
+from policy.openvla.config import load_config
 from policy.registry import resolve_policy
 
 
@@ -107,11 +108,37 @@ def test_the_rebuild_command_repeats_what_was_asked_for(engine):
     assert str(Path.cwd()) not in (engine / MANIFEST).read_text()
 
 
+def test_a_shape_gets_a_random_checkpoint_beside_its_engine(tmp_path, monkeypatch):
+    from policy.openvla.checkpoint import load_tensors
+    from policy.openvla.shapes import shape
+
+    asked = []
+    monkeypatch.setattr(
+        "policy.openvla.engine.export.export_policy",
+        lambda checkpoint, out, **options: asked.append((checkpoint, options)),
+    )
+    out = tmp_path / "engine"
+    command = ["export", "--shape", "mini", "--layers", "3", "--out", str(out)]
+    for _ in range(2):
+        assert main([*command, "--observations", "0"]) == 0
+    (checkpoint, options), (again, _) = asked
+    assert checkpoint == again == tmp_path / "engine-checkpoint"
+    assert load_config(checkpoint) == shape("mini", 3)
+    assert len({name for name in load_tensors(checkpoint) if "layers.2." in name}) > 5
+    assert "--shape mini --layers 3" in options["rebuild"]
+    assert options["policy"] == str(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--layers", "3"], "shorten a --shape"),
+        (["--shape", "maxi"], "unknown shape 'maxi'"),
+        (["--precision", "int8-static"], "needs ranges measured on recorded observations"),
+        (["--precision", "fp8", "--calibrate", "kitchen"], "give a suite (libero_"),
+        (["--calibrate", "tabletop"], "precision fp32 is not calibrated"),
         (["--method", "random"], "random cannot become a graph: choose from"),
-        (["--precision", "fp4"], "unknown precision 'fp4': choose from fp32, fp16, bf16, int8"),
+        (["--precision", "fp4"], "unknown precision 'fp4': choose from fp32, fp16, bf16, int8,"),
         (["--keep", "0"], "keep is 0.0"),
         (["--prompt-tokens", "4000"], "the decoder reads 2048"),
         (["--observations", "-1"], "--observations is -1"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
+from lifecycle_msgs.msg import Transition
 
 from tests.ros.robot import POLICIES, wait_for
 
@@ -38,7 +40,7 @@ def test_a_frozen_policy_process_is_silence(robot):
 
 
 def test_inference_that_hangs_ends_in_the_error_state_and_the_process_can_be_ended(robot):
-    robot.edit(execution__hang_s=1.0)
+    robot.edit(execution__deadline_ms=500.0, execution__hang_s=1.0)
     _, node = robot.chain("Hanging")
     robot.stays_still()
     node.says("in error state: inference hangs: no answer in 1 s")
@@ -97,11 +99,34 @@ def test_a_second_publisher_stops_the_robot_and_refuses_activation(robot):
     node.signal(signal.SIGTERM)
     node.end()
     other = robot.node.create_publisher(TwistStamped, robot.contract.command.guarded_topic, 1)
-    again = robot.start("policy_node", policy=f"{POLICIES}:Steady", guard_timeout_s=2.0)
+    again = robot.start("policy_node", policy=f"{POLICIES}:Steady", autostart=False)
+    # Whoever answers has discovered this node, and with it its publishers.
+    assert robot.state() == "unconfigured"
+    assert robot.transition(Transition.TRANSITION_CONFIGURE)
+    assert not robot.transition(Transition.TRANSITION_ACTIVATE)
     again.says("cannot activate: 2 publishers on")
-    assert again.end() == 3
     for publisher in (rival, other):
         robot.node.destroy_publisher(publisher)
+
+
+def test_behind_a_refusal_policy_and_guard_begin_from_rest_together(robot):
+    """In overlap the policy never rests by itself: unheard, every next command would be a leap."""
+    gentle = {"velocity": 1.0, "acceleration": 0.5, "jerk": 20.0}
+    robot.edit(execution__mode="overlap", command__latch_after=10_000, limits__linear=gentle)
+    diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
+    robot.chain()
+
+    def at_speed() -> bool:
+        return max(robot.lately(), default=0.0) > 0.09
+
+    wait_for(at_speed, what="full speed, which takes several periods from rest")
+    rival = robot.node.create_publisher(TwistStamped, "/leanvla/command", 1)
+    robot.stays_still()
+    robot.node.destroy_publisher(rival)
+    wait_for(at_speed, 20.0, "full speed again")
+    wait_for(lambda: "overridden" in str(diagnostics[-3:]), what="the policy's own word")
+    speeds = [message.twist.linear.x for _, message in robot.commands]
+    assert max(abs(b - a) for a, b in itertools.pairwise(speeds) if b) < 0.026
 
 
 def test_what_does_not_fit_refuses_to_configure_with_both_sides(robot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import statistics
 import time
@@ -26,26 +27,32 @@ def values_of(message: DiagnosticArray, check: str) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
+def queries(message: DiagnosticArray) -> int:
+    return int(values_of(message, "inference").get("chunks", "0"))
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_two_cameras_in_commands_out(robot, recorded):
-    """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy."""
-    robot.edit(
-        cameras__0__width=256, cameras__0__height=256, cameras__1__width=256, cameras__1__height=256
-    )
+    """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy.
+
+    Judged is processor time: at the 99th percentile, but on a machine with more to do than cores,
+    where caches and switches are others', at the median. The wall clock is shown.
+    """
+    sizes = {f"cameras__{i}__{side}": 256 for i in (0, 1) for side in ("width", "height")}
+    robot.edit(**sizes, execution__execute=1)
     status = robot.listen(DiagnosticArray, "/policy_node/status")
     specs = robot.listen(String, "/policy_node/specs", LATCHED)
     robot.chain(record=str(robot.folder / "bags") if recorded else "")
-    time.sleep(5.0)
+    wait_for(lambda: status and queries(status[-1]) > 120, 60.0, "queries")
     assert all(m.header.frame_id == "world" for _, m in robot.commands)
     assert max(m.twist.linear.x for _, m in robot.commands) <= 0.1001
     gaps = np.diff([moment for moment, _ in robot.commands[-60:]])
-    assert statistics.median(gaps) < 0.06
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    assert statistics.median(gaps) < (0.2 if busy else 0.06)
     assert json.loads(specs[-1].data)["action"]["rate_hz"] == 20.0
-    wait_for(lambda: len(status) > 10, what="status")
     seen = values_of(status[-1], "inference")
-    print({name: text for name, text in seen.items() if name.endswith("_ms")})
-    # Processor time, because the machine may be doing other things; the wall is printed.
-    assert 0.0 < float(seen["overhead_cpu_p50_ms"]) <= float(seen["overhead_cpu_p99_ms"]) < 2.0
+    print("busy" if busy else "quiet", {k: v for k, v in seen.items() if k.endswith("_ms")})
+    assert 0.0 < float(seen[f"overhead_cpu_p{50 if busy else 99}_ms"]) < 2.0
     # The status speaks under the stamp of the picture that the command answers.
     stamp = status[-1].header.stamp
     nanoseconds = stamp.sec * 10**9 + stamp.nanosec
@@ -55,7 +62,9 @@ def test_two_cameras_in_commands_out(robot, recorded):
 def test_joint_trajectories_out_and_the_measured_position_when_it_ends(robot):
     robot.use("so101")
     small = {f"cameras__{i}__{side}": 64 for i in (0, 1) for side in ("width", "height")}
-    robot.edit(**small)
+    # Ages are other tests' matter: a busy machine must not be one here.
+    patient = {f"{part}__age__max_ms": 2000.0 for part in ("command", "feedback", "state__0")}
+    robot.edit(**small, **patient, command__latch_after=1000)
     grips = robot.listen(JointTrajectory, robot.contract.gripper.guarded_topic)
     _, node = robot.chain("Reaching")
     time.sleep(1.5)

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,9 +20,9 @@ from leanvla.cli import main  # noqa: E402
 from sim.rollout.pool import Pool  # noqa: E402
 from sim.rollout.runner import Plan, grid, run_grid  # noqa: E402
 from sim.rollout.store import EpisodeStore, read_episodes  # noqa: E402
-from sim.rollout.types import Deadlines, RolloutError, Source  # noqa: E402
+from sim.rollout.types import Deadlines, Job, RolloutError, Source  # noqa: E402
 from sim.rollout.worker import WorkerSpec  # noqa: E402
-from sim.sweep.ray_pool import RayCluster, RayOptions, RayPool  # noqa: E402
+from sim.sweep.ray_pool import RayCluster, RayOptions, RayPool, _Slot  # noqa: E402
 
 FAKES = "tests.sim.fakes"
 PATIENT = Deadlines(start=90.0, request=20.0, query=20.0)
@@ -179,3 +180,29 @@ def test_a_cluster_that_is_not_there_is_said_in_words(monkeypatch, address):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(RolloutError, match=f"no Ray cluster answers at '{address}'"):
         RayCluster(RayOptions(address)).__enter__()
+
+
+class Handle:
+    """An actor's handle, or the class that gives one: every call gives its own name."""
+
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=lambda *_: self if name == "remote" else name)
+
+    def remote(self, *_):
+        return self
+
+
+@pytest.mark.parametrize(("quiet_s", "ended"), [(3.0, False), (31.0, True), (None, True)])
+def test_a_silent_worker_is_ended_and_a_slow_one_is_not(monkeypatch, quiet_s, ended):
+    killed = []
+    fake = SimpleNamespace(
+        kill=killed.append,
+        get=lambda ref: quiet_s,
+        wait=lambda refs, timeout: (refs if quiet_s is not None else [], []),
+    )
+    monkeypatch.setattr("sim.sweep.ray_pool.ray", fake)
+    slot = _Slot(Handle(), ())
+    slot.give(Job(CELLS[0], 0))
+    for _ in range(2):  # once to ask, once to hear
+        slot.listen(silence_s=30.0, patience_s=0.0)
+    assert bool(killed) == ended == bool(slot.silent)

@@ -15,6 +15,7 @@ from sim.suites.base import StepResult, SuiteSpec
 from tests.sim.fakes import ACTION, OBSERVATION, FakePolicy, FakeSuite
 
 PIT = -0.25
+JUMPS, FREEZES, STICKS = "random", "uniform", "fastv"  # methods that a rollout knows
 WRONG_QUERY = 3
 
 
@@ -68,10 +69,12 @@ class CliffPolicy(FakePolicy):
     def infer(self, observation: Observation, state: int) -> Inference:
         step = float(np.clip((observation.state[1] - observation.state[0]) / 4, 0.005, 0.02))
         pruned = self.method != "dense"
-        if pruned and self.method == "jump" and state == WRONG_QUERY:
+        if pruned and self.method == JUMPS and state == WRONG_QUERY:
             step = -0.4
-        if pruned and self.method == "freeze" and 0.1 <= observation.state[0] < 0.19:
+        if pruned and self.method == FREEZES and 0.1 <= observation.state[0] < 0.19:
             step = 0.0
+        if pruned and self.method == STICKS and abs(observation.state[0] - 0.16) < 1e-4:
+            step = 0.0  # a single point: the least noise mends it
         actions = np.full((4, 1), step, np.float32)
         kept = 144 if not pruned else round(144 * self.keep)
         tokens = tuple(np.arange(kept, dtype=np.int64) for _ in OBSERVATION.views)

@@ -85,3 +85,11 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_scene_set(root / "scene_qa" / "heldout", 12, clips=3)
     return root
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of random weights."""
+    from tests.vlm.small import write_small_model
+
+    return write_small_model(tmp_path_factory.mktemp("model") / "small")

@@ -23,7 +23,6 @@ from torch import distributed
 
 from vlm.training.data import SceneData, draw_of_step
 from vlm.training.objective import Losses, TrainingNet
-from vlm.training.resize import resize_patches
 from vlm.training.sequence import (
     PADDING,
     attention_mask,
@@ -120,15 +119,15 @@ def _work(
 
 
 class Trainer:
-    """One stage: a network at the stage's patch size, its optimisers, its averaged weights."""
+    """One stage: a network at the stage's resolution, its optimisers, its averaged weights."""
 
     def __init__(self, job: Job, number: int, rank: int, carried: dict[str, Tensor] | None) -> None:
         self.job, self.number, self.rank = job, number, rank
         self.stage: Stage = job.recipe.stages[number]
         torch.manual_seed(job.seed)
-        self.net = TrainingNet(self.stage.patch, **dict(job.changes or {}))
+        self.net = TrainingNet(self.stage.pool, **dict(job.changes or {}))
         if carried is not None:
-            self.net.load_state_dict(resize_patches(carried, self.stage.patch, self.net.grid))
+            self.net.load_state_dict(carried)
         self.net.to(job.device)
         self.average = [p.detach().clone() for p in self.net.parameters()]
         self.optimizers = make_optimizers(

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vlm.training.words import CHAT_TEMPLATE, SPECIALS, VOCAB, write_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -39,22 +41,15 @@ DECODER = {
 }  # fmt: skip
 
 
-def mini_config(patch: int = PATCH, **changes: dict[str, Any]) -> LlavaConfig:
-    """The architecture, at any patch size.
-
-    Args:
-        patch: edge of a patch in pixels; coarser ones make early training cheap.
-        **changes: other values for `tower` or `decoder`, for tests.
-    """
+def mini_config(**changes: Mapping[str, Any]) -> LlavaConfig:
+    """The architecture, with other values for `tower` or `decoder` in tests."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     return LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            **{**TOWER, "patch_size": patch, **changes.get("tower", {})}
-        ),
+        vision_config=CLIPVisionConfig(**{**TOWER, **changes.get("tower", {})}),
         text_config=LlamaConfig(**{**DECODER, **changes.get("decoder", {})}),
         image_token_index=SPECIALS.index("<image>"),
-        image_seq_length=(IMAGE_SIZE // patch) ** 2,
+        image_seq_length=GRID * GRID,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
@@ -94,8 +89,22 @@ def write_processor(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
-def save_mini(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, card: str) -> None:
+def save_mini(
+    folder: Path,
+    weights: dict[str, Tensor],
+    config: LlavaConfig,
+    card: str,
+    *,
+    half: bool = False,
+) -> None:
     """Write the checkpoint folder with `SHA256` sums; it appears whole or not at all.
+
+    Args:
+        folder: where to write.
+        weights: all tensors of the model by name.
+        config: its architecture.
+        card: text of `README.md`.
+        half: store 16-bit floats, half the size; it computes in 32 bits when loaded so.
 
     Raises:
         ValueError: when the weights are not of this architecture.
@@ -105,6 +114,7 @@ def save_mini(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, car
     if fit.missing_keys or fit.unexpected_keys:
         odd = [*fit.missing_keys, *fit.unexpected_keys]
         raise ValueError(f"weights do not fit the architecture: {odd[0]} and {len(odd) - 1} more")
+    model = model.half() if half else model
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         partial = Path(name) / folder.name

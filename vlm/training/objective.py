@@ -18,6 +18,7 @@ from vlm.training.mini import CLIP_MEAN, CLIP_STD, GRID, make_model, mini_config
 from vlm.training.sequence import IGNORED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from jaxtyping import Bool, Float, Int64, UInt8
@@ -42,14 +43,19 @@ class Losses(NamedTuple):
 
 
 class TrainingNet(nn.Module):
-    """The model with its training-only heads, at one patch size."""
+    """The model with its training-only heads.
 
-    def __init__(self, patch: int, **changes: dict[str, Any]) -> None:
+    Args:
+        pool: side of the square of visual tokens that the decoder sees as one.
+        **changes: other values of the architecture.
+    """
+
+    def __init__(self, pool: int, **changes: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config: LlavaConfig = mini_config(patch, **changes)
+        self.config: LlavaConfig = mini_config(**changes)
         self.model = make_model(self.config)
         width = self.config.text_config.hidden_size
-        self.grid = self.config.vision_config.image_size // patch
+        self.grid = GRID // pool
         self.layer = min(POINTING_LAYER, self.config.text_config.num_hidden_layers)
         self.namer = nn.Linear(width, CLASSES)
         self.asker = nn.Linear(width, width, bias=False)
@@ -72,7 +78,7 @@ class TrainingNet(nn.Module):
         """The losses of one batch."""
         visual = self.see(frames)
         named = self.namer(visual).float()
-        x, seen = self.sequence(visual, prefix_ids, pictures, ids)
+        x, seen = self.sequence(pool_tokens(visual, self.grid), prefix_ids, pictures, ids)
         lowest = torch.finfo(x.dtype).min
         bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, lowest)
         out = self.model.model.language_model(
@@ -87,7 +93,7 @@ class TrainingNet(nn.Module):
         middle = out.hidden_states[self.layer]
         return Losses(
             functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED),
-            naming(named, pool_shares(classes.transpose(2, 3), self.grid).transpose(2, 3)),
+            naming(named, classes),
             self.pointing(middle, seen, start, first, pool_shares(about, self.grid)),
             _right(logits, labels),
         )
@@ -162,8 +168,13 @@ def naming(logits: Float[Tensor, "b f n c"], shares: Float[Tensor, "b f n c"]) -
     return (entropy * weight).sum() / weight.sum()
 
 
+def pool_tokens(visual: Float[Tensor, "b f n d"], grid: int) -> Float[Tensor, "b f m d"]:
+    """Means over squares of neighbouring tokens."""
+    return pool_shares(visual.transpose(2, 3), grid).transpose(2, 3)
+
+
 def pool_shares(shares: Float[Tensor, "b x f n"], grid: int) -> Float[Tensor, "b x f m"]:
-    """Shares on a coarser grid: means over squares of fine patches."""
+    """What patches carry on a coarser grid: means over squares of fine ones."""
     if grid == GRID:
         return shares
     step = GRID // grid

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training at one patch size.
+    """One stretch of training at one resolution of what the decoder sees.
 
     Attributes:
         frames: pictures to see, over all workers; a clip of four counts as four.
         batch: pictures per step and worker.
-        patch: edge of a patch in pixels; weights are carried over as in FlexiViT.
+        pool: side of the square of visual tokens that is averaged into one; 1 is the model itself.
         learning_rate: peak.
         final: decay the learning rate to zero over this part of the stage.
     """
 
     frames: int
     batch: int
-    patch: int
+    pool: int
     learning_rate: float
     final: float = 0.0
 
@@ -67,8 +67,8 @@ class Recipe:
 
 MINI = Recipe(
     (
-        Stage(140_000, 16, patch=28, learning_rate=1e-3),
-        Stage(28_000, 16, patch=14, learning_rate=8e-4, final=0.75),
+        Stage(64_000, 16, pool=2, learning_rate=1e-3),
+        Stage(18_000, 16, pool=1, learning_rate=8e-4, final=0.75),
     )
 )
-"""Most is learnt where a picture has 64 tokens; the last sixth of the frames has all 256."""
+"""Most is learnt while the decoder sees 64 tokens of a picture; the last fifth has all 256."""

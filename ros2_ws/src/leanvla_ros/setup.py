@@ -10,7 +10,7 @@ setup(
     name=NAME,
     version="0.1.0",
     packages=[NAME],
-    package_data={NAME: ["*.yaml"]},
+    package_data={NAME: ["*.yaml", "config/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

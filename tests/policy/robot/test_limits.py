@@ -45,6 +45,19 @@ def test_a_steady_wish_is_reached(name):
     np.testing.assert_allclose(motion.velocity, target, rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_a_rest_is_exactly_a_rest(name):
+    """The guard tells a stop from a motion by it, and simulated time waits for motions."""
+    chosen = contract(name)
+    bounds, period = bounds_of(chosen), chosen.period_s
+    size = len(bounds.names)
+    motion = at_rest(size)
+    for target in (np.random.default_rng(3).uniform(-1, 1, size) * bounds.velocity, np.zeros(size)):
+        for _ in range(100):
+            motion = advance(motion, slew(bounds, motion, target, period), period)
+    assert not motion.velocity.any()
+
+
 @pytest.mark.parametrize("kind", ["velocity", "acceleration", "jerk"])
 @pytest.mark.parametrize("axis", range(6))
 def test_every_declared_limit_is_applied(axis, kind):

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from leanvla.report.attribution import sentences
 from sim.attribution.attribute import attribute
 from sim.attribution.bisect import Vote, turning_point, vote
 from sim.attribution.divergence import action_gap
 from sim.attribution.lab import Actor, AttributionError, Lab, Trial
 from sim.rollout.types import EpisodeRecord, Source
-from tests.sim.twin_fakes import SPEC, WRONG_QUERY, CliffPolicy, CliffSuite
+from tests.sim.twin_fakes import FREEZES, JUMPS, SPEC, STICKS, WRONG_QUERY, CliffPolicy, CliffSuite
 
 SEED = 5
 SUITE = Source(f"{CliffSuite.__module__}:CliffSuite")
@@ -34,8 +35,8 @@ def record(method, **more):
 
 
 def test_the_query_from_which_there_is_no_return_is_found(lab):
-    views = actor("jump"), actor("dense", 1.0)
-    found = attribute(lab, record("jump"), actor("dense", 1.0), actor("jump"), views)
+    views = actor(JUMPS), actor("dense", 1.0)
+    found = attribute(lab, record(JUMPS), actor("dense", 1.0), actor(JUMPS), views)
     assert found.kind == "no_return"
     assert (found.query, found.step, found.until_step) == (
         WRONG_QUERY,
@@ -48,29 +49,39 @@ def test_the_query_from_which_there_is_no_return_is_found(lab):
     assert found.views[0].shown["object"] > found.views[0].kept["object"]
     assert found.gap == pytest.approx(0.42)
     assert found.divergence.decision_step == 2 * WRONG_QUERY
-    by_index = {one.index: one for one in found.turning.votes}
+    by_index = {one.moment: one for one in found.turning.votes}
     assert by_index[WRONG_QUERY].wins == by_index[WRONG_QUERY].trials == 5
     assert by_index[WRONG_QUERY + 1].wins == 0
     assert len(found.moments) == 2
 
 
 def test_a_stall_is_told_from_a_loss_and_found_on_the_dense_path(lab):
-    found = attribute(lab, record("freeze"), actor("dense", 1.0), actor("freeze"))
+    found = attribute(lab, record(FREEZES), actor("dense", 1.0), actor(FREEZES))
     assert found.kind == "stalled"
     assert found.query == 4  # the last dense query that begins inside the stretch 0.1 ... 0.19
     assert found.views[0].vote is None
     assert found.culprits == ()
+    assert found.mended is None
     assert found.pruned_steps == 40 > found.dense_steps
+
+
+def test_a_stall_that_noise_mends_is_told_and_found_on_the_undisturbed_course(lab):
+    found = attribute(lab, record(STICKS), actor("dense", 1.0), actor(STICKS))
+    assert (found.kind, found.query, found.step) == ("stalled", 4, 8)
+    assert found.mended.won
+    assert not found.mended.undisturbed
+    assert {one.trials for one in found.turning.votes} == {1}
+    assert any("A little noise" in sentence for sentence in sentences(record(STICKS), found))
 
 
 def test_what_cannot_be_attributed_is_refused(lab):
     dense = actor("dense", 1.0)
     with pytest.raises(AttributionError, match="succeeds now"):
-        attribute(lab, record("freeze"), dense, actor("dense"))
+        attribute(lab, record(FREEZES), dense, actor("dense"))
     with pytest.raises(AttributionError, match="dense fails on this seed"):
-        attribute(lab, record("freeze"), actor("freeze"), actor("freeze"))
+        attribute(lab, record(FREEZES), actor(FREEZES), actor(FREEZES))
     with pytest.raises(AttributionError, match="another version"):
-        attribute(lab, replace(record("freeze"), init_state_hash="ff"), dense, actor("freeze"))
+        attribute(lab, replace(record(FREEZES), init_state_hash="ff"), dense, actor(FREEZES))
 
 
 def test_a_suite_that_cannot_go_back_is_refused():
@@ -99,12 +110,12 @@ def test_halving_finds_every_turning_point(case, starts_won):
 
     def ask(index, whole):
         asked.append(index)
-        return Vote(index, 5 * ((index < turn) == starts_won), 5, True)
+        return Vote(index, 5 * ((index < turn) == starts_won), 5, True, 0)
 
     found = turning_point(count, ask, starts_won=starts_won)
     assert found.last == (turn - 1 if 0 < turn < count else None)
     assert len(set(asked)) <= 2 + np.ceil(np.log2(max(count, 2)))
-    assert [one.index for one in found.votes] == sorted({one.index for one in found.votes})
+    assert [one.moment for one in found.votes] == sorted({one.moment for one in found.votes})
 
 
 @given(st.lists(st.booleans(), min_size=5, max_size=5))
@@ -115,10 +126,12 @@ def test_a_vote_stops_at_its_majority_and_never_changes_it(wins):
         ran.append(number)
         return Trial(wins[number], 1)
 
-    quick, whole = vote(0, run, 5), vote(0, run, 5, whole=True)
+    quick, whole = vote(0, run, 5, 9), vote(0, run, 5, 9, whole=True)
     assert quick.won == whole.won == (sum(wins) > 2)
     assert whole.wins == sum(wins)
     assert whole.undisturbed == wins[0]
+    assert whole.in_time == whole.wins
+    assert vote(0, run, 5, 0, whole=True).in_time == 0
     low, high = whole.ci95
     assert low <= whole.wins / 5 <= high
 

@@ -8,8 +8,9 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from leanvla_ros.convert import from_message
 from leanvla_ros.process import now
-from leanvla_ros.qos import mismatch_events, profile
+from leanvla_ros.qos import TOLD, mismatch_events, profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +81,21 @@ def subscribe(
         read = reader(source.topic, source.topic, session.state)
         yield listen(node, source.type, source.topic, source.qos, read)
     yield from subscribe_feedback(node, session, lock)
+    yield _subscribe_told(node, session, lock, tap)
+
+
+def _subscribe_told(
+    node: Node, session: Session, lock: RLock, tap: Callable[[str, Any], None]
+) -> Any:
+    """What the robot is told, by the guard."""
+    command = session.contract.command
+
+    def told(message: Any) -> None:
+        with lock:
+            session.heard(from_message(message), now(node))
+            tap(command.guarded_topic, message)
+
+    return node.create_subscription(message_type(command.kind), command.guarded_topic, told, TOLD)
 
 
 def subscribe_feedback(node: Node, session: Any, lock: RLock) -> Iterator[Any]:

@@ -48,6 +48,7 @@ class Outputs:
         self._status = self._make(DiagnosticArray, "~/status", 10)
         self._diagnostics = self._make(DiagnosticArray, "/diagnostics", 10)
         self._specs = self._make(String, "~/specs", LATCHED)
+        self._run = self._make(String, "~/run", LATCHED)
         self._debug = self._make(Image, "~/debug/image", 1)
         self.published_s = self.published_cpu_s = 0.0
         self.times = {"overhead": Latest(), "overhead_cpu": Latest()}
@@ -58,7 +59,7 @@ class Outputs:
     def close(self) -> None:
         """Take all publishers back."""
         publishers = (self._command, self._gripper, self._status, self._diagnostics)
-        for publisher in (*publishers, self._specs, self._debug):
+        for publisher in (*publishers, self._specs, self._run, self._debug):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
 
@@ -95,6 +96,10 @@ class Outputs:
         specs = {"observation": policy.observation_spec, "action": policy.action_spec}
         document = {"robot": contract.robot, **msgspec.to_builtins(specs)}
         self._specs.publish(String(data=json.dumps(document)))
+
+    def tell_run(self, said: str) -> None:
+        """How the instruction goes, and why it ended."""
+        self._run.publish(String(data=said))
 
     def show(self, observation: Observation, inference: Inference) -> None:
         """Kept tokens, drawn, when somebody looks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ SIM_NODE: dict[str, Parameter] = {
     "max_steps": Parameter(0, "Control steps of an episode; 0 takes the suite's.", 0, 100_000),
     "speed": Parameter(1.0, "Simulated seconds per second, at most.", 0.05, 20.0),
     "lockstep": Parameter(
-        True, "Time waits for the command of each instant; false goes on like a real robot's."
+        True, "Time waits while the policy thinks; false goes on like a real robot's."
     ),
     "out": Parameter("", "File for the episodes' results, JSON; empty writes none."),
 }
@@ -93,23 +94,19 @@ def parameter_text(default: Value) -> str:
 
 
 def contract_path(name: str) -> Path:
-    """The file of a contract's name or path: beside this package, or installed by colcon.
+    """The file of a contract's path, or of the name of one that this package brings along.
 
     Raises:
         ContractError: when there is no such contract; the message lists those that there are.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return Path(name)
-    beside = Path(__file__).resolve().parent.parent / "config" / f"{name}.yaml"
-    if beside.is_file():
-        return beside
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        return Path(get_package_share_directory("leanvla_ros")) / "config" / f"{name}.yaml"
-    except (ImportError, LookupError, OSError):  # no ROS, not installed, nothing sourced
-        known = ", ".join(sorted(path.stem for path in beside.parent.glob("*.yaml")))
-        raise ContractError(f"no contract {name!r}: give a file, or one of {known}") from None
+    folder = Path(str(files("leanvla_ros"))) / "config"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise ContractError(f"no contract {name!r}: give a file, or one of {known}")
+    return path
 
 
 def _descriptor(parameter: Parameter) -> Any:

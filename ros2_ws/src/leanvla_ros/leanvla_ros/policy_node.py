@@ -7,6 +7,7 @@ Commands go to the guard, never to the robot.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from leanvla_ros.outputs import Outputs
 from leanvla_ros.parameters import POLICY_NODE, contract_path, declare, value
 from leanvla_ros.process import FAILED, GRACE_S, now, run, steady_timer, wait_for_clock
 from leanvla_ros.qos import LATCHED
+from leanvla_ros.runs import LOOK_S, Runs, serve_action
 from leanvla_ros.tape import Tape
 from leanvla_ros.worker import Worker
 from policy.contract_file import read_contract
@@ -60,6 +62,7 @@ class PolicyNode(LifecycleNode):
         self._crash = ""
         self._complete_s = 0.0
         self._outputs: Outputs | None = None
+        self._runs: Runs | None = None
         self._tape = Tape(self.get_clock())
         self._made: list[tuple[Any, Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -67,8 +70,10 @@ class PolicyNode(LifecycleNode):
             ("reset", Trigger, self._on_reset),
             ("stop", Trigger, self._on_stop),
             ("pause", SetBool, self._on_pause),
+            ("cancel", Trigger, self._on_cancel),
         ):
             self.create_service(kind, f"~/{name}", callback)
+        self._action = serve_action(self, lambda: self._runs if self._open else None)
 
     # Lifecycle.
 
@@ -89,6 +94,8 @@ class PolicyNode(LifecycleNode):
         for rung in self._ladder:
             text = f"rung {rung.method}:{rung.keep:g} is warm, {rung.warm_ms:.1f} ms per query"
             self.get_logger().info(text)
+        gc.collect()
+        gc.freeze()  # a collection that walks a whole policy would hold a command up
         return SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -105,8 +112,11 @@ class PolicyNode(LifecycleNode):
             return FAILURE
         with self._lock:
             self._tape.remember(session.senses.pairing)
+            session.mover.settle()  # what was told meanwhile was others' word
             session.new_epoch("activated", episode=True)
             self._open = True
+            if self._runs is not None:
+                self._runs.resume()
         self._timer = self.create_timer(session.contract.period_s, self._tick)
         self._worker = Worker(self, self._on_crash)
         return SUCCESS
@@ -127,6 +137,7 @@ class PolicyNode(LifecycleNode):
         """Forget the robot and free the policy."""
         self._disconnect()
         self._ladder = None
+        gc.unfreeze()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,6 +155,8 @@ class PolicyNode(LifecycleNode):
                 return
             self._open = False
             self._publish(self._session.halt(reason, now(self)))
+            if self._runs is not None:
+                self._runs.close(reason)
         self.destroy_timer(self._timer)
         # The inference thread itself may be the one that found the fault.
         if self._worker is not None and threading.current_thread().name != "inference":
@@ -158,8 +171,9 @@ class PolicyNode(LifecycleNode):
 
     def _hindrance(self, contract: Contract) -> str:
         command = contract.command
-        # The guard listens twice: to the commands, and for the liveliness of who gives them.
-        if not self.count_subscribers(command.topic):
+        # Others may listen too, a recorder for one; only a guard also speaks behind.
+        listened = self.count_subscribers(command.topic)
+        if not listened or not self.count_publishers(command.guarded_topic):
             return f"no guard listens on {command.topic}: start guard_node"
         for topic in (command.topic, command.guarded_topic):
             others = self.count_publishers(topic)
@@ -210,6 +224,8 @@ class PolicyNode(LifecycleNode):
             self._keep(subscription, self.destroy_subscription)
         words = self.create_subscription(String, "~/instruction", self._on_instruction, LATCHED)
         self._keep(words, self.destroy_subscription)
+        self._runs = Runs(self, self._the_session(), self._lock, self._outputs.tell_run)
+        self._keep(steady_timer(self, LOOK_S, self._runs.look), self.destroy_timer)
         self._keep(steady_timer(self, 1.0, self._report), self.destroy_timer)
 
     def _keep(self, entity: Any, destroy: Any) -> None:
@@ -222,7 +238,7 @@ class PolicyNode(LifecycleNode):
                 destroy(entity)
             if self._outputs is not None:
                 self._outputs.close()
-            self._session = self._outputs = None
+            self._session = self._outputs = self._runs = None
 
     def _the_session(self) -> Session:
         if self._session is None:
@@ -232,17 +248,31 @@ class PolicyNode(LifecycleNode):
     # Words and buttons.
 
     def _on_instruction(self, message: String) -> None:
-        with self._lock:
-            refused = self._the_session().instruct(message.data, now(self))
+        refused: str | None
+        if self._open and self._runs is not None:
+            ended = self._runs.begin(message.data)
+            refused = ended.reason if ended else None
+        else:
+            with self._lock:
+                refused = self._the_session().instruct(message.data, now(self))
         if refused:
             self.get_logger().warning(f"instruction refused: {refused}")
         self._nudge()
 
     def _on_reset(self, request: Any, response: Any) -> Any:
-        return self._button(response, "reset")
+        response = self._button(response, "reset")
+        if self._open and self._runs is not None:
+            self._runs.resume()
+        return response
 
     def _on_stop(self, request: Any, response: Any) -> Any:
         return self._button(response, "stop", "stopped by service")
+
+    def _on_cancel(self, request: Any, response: Any) -> Any:
+        response.success, response.message = self._runs is not None, "canceled"
+        if self._runs is not None:
+            self._runs.cancel()
+        return response
 
     def _on_pause(self, request: Any, response: Any) -> Any:
         return self._button(response, "pause", request.data)
@@ -338,7 +368,7 @@ class PolicyNode(LifecycleNode):
             session = self._session
             if not self._open or session is None:
                 return
-            self._publish(session.tick(now(self)))
+            self._publish(session.period(now(self)))
             if session.hung:
                 self._crash = session.fault
         if self._worker is not None:

@@ -52,6 +52,18 @@ def run(make: Callable[[], Leaving], args: Sequence[str] | None = None) -> int:
     changes nothing. A node that sets `exit_code` ends by itself.
     """
     sys.setswitchinterval(SWITCH_S)
+    heard = start(args)
+    node = make()
+    spin(node, heard)
+    node.leave()
+    time.sleep(0.1)  # lets the last message leave
+    node.destroy_node()  # or the graph would remember its publishers for a while
+    code = node.exit_code if node.exit_code is not None else 0
+    return _end(INTERRUPTED if heard[:1] == [signal.SIGINT] else code)
+
+
+def start(args: Sequence[str] | None = None) -> list[int]:
+    """Begin with ROS; gives the list into which signals will be written, in their order."""
     heard: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: heard.append(got))
@@ -59,7 +71,11 @@ def run(make: Callable[[], Leaving], args: Sequence[str] | None = None) -> int:
         args=list(args) if args is not None else None,
         signal_handler_options=SignalHandlerOptions.NO,
     )
-    node = make()
+    return heard
+
+
+def spin(node: Leaving, heard: list[int]) -> None:
+    """Spin until a signal is heard, or the node has an exit code."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -67,11 +83,6 @@ def run(make: Callable[[], Leaving], args: Sequence[str] | None = None) -> int:
             executor.spin_once(timeout_sec=0.1)
     except (ExternalShutdownException, KeyboardInterrupt):
         heard.append(signal.SIGINT)
-    node.leave()
-    time.sleep(0.1)  # lets the last message leave
-    node.destroy_node()  # or the graph would remember its publishers for a while
-    code = node.exit_code if node.exit_code is not None else 0
-    return _end(INTERRUPTED if heard[:1] == [signal.SIGINT] else code)
 
 
 def _end(code: int) -> int:

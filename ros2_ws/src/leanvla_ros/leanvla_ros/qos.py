@@ -34,6 +34,8 @@ _DURABILITY = {
     "transient_local": DurabilityPolicy.TRANSIENT_LOCAL,
 }
 COMMAND = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2)
+# Every command counts, for whoever must know all that the robot was told.
+TOLD = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=32)
 # What is offered with commands: a process that dies is known to be dead after this lease.
 LIVE = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,

@@ -52,11 +52,14 @@ def policy_xml(contract: Contract) -> str:
 def _policy_node(profile: ET.Element, contract: Contract) -> None:
     sources = [*(c.topic for c in contract.cameras), *(s.topic for s in contract.state)]
     commands = [contract.command.topic, *([contract.gripper.topic] if contract.gripper else [])]
-    own = ("~status", "~specs", "~debug/image", "~transition_event")
-    _allow(profile, "topic", "subscribe", [*sources, *_feedback(contract), "~instruction"])
+    own = ("~status", "~specs", "~run", "~debug/image", "~transition_event")
+    # It listens to what the guard lets pass, and never speaks there.
+    heard = [*sources, *_feedback(contract), contract.command.guarded_topic, "~instruction"]
+    _allow(profile, "topic", "subscribe", heard)
     _allow(profile, "topic", "publish", [*commands, *own])
-    names = (*_LIFECYCLE, "reset", "stop", "pause")
+    names = (*_LIFECYCLE, "reset", "stop", "pause", "cancel")
     _allow(profile, "service", "reply", [f"~{name}" for name in names])
+    _allow(profile, "action", "execute", ["~run_instruction"])
 
 
 def _guard_node(profile: ET.Element, contract: Contract) -> None:

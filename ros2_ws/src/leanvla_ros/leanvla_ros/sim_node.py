@@ -1,9 +1,9 @@
 """The `tabletop` simulator as a robot: cameras, joints, /clock, and a guarded twist that moves it.
 
 This node stands in for a robot, and is the only one that imports `sim`. Simulated time moves one
-control step per tick. In lockstep (the default) it waits for the command of each instant, and steps
-count while the arm is told to move. Without, a command holds until the next one, but not longer
-than two periods, and every step counts.
+control step per tick. In lockstep (the default) it waits for the motion of each instant while the
+policy thinks, and steps count while the arm is told to move. Without, a command holds until the
+next one, but not longer than two periods, and every step counts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Float64
 
     from policy.contract import Contract, Gripper
+    from policy.robot.commands import Trajectory
     from policy.types import Observation
 
 START_S = 1.0  # a simulated clock that began at zero would look like no stamp at all
@@ -56,8 +58,8 @@ class SimNode(Node):
         self._suite = make_suite(value(self, "suite"), view_size=self.contract.cameras[0].height)
         self._most = value(self, "max_steps") or self._suite.spec.max_steps
         self._steps = self._rests = self._ticks = self._pause = 0
-        self._lockstep = Lockstep() if value(self, "lockstep") else None
-        self._due = False
+        self._lockstep = Lockstep(self.contract.period_s) if value(self, "lockstep") else None
+        self._due, self._stepped_s = False, time.monotonic()
         self._seed, self._results = value(self, "seed") - 1, []  # type: ignore[var-annotated]
         self._twist, self._twist_s = np.zeros(6), -1.0
         self._gripper = _checked(self.contract)
@@ -98,11 +100,17 @@ class SimNode(Node):
             self._twist, self._twist_s = twist, self._now_s
 
     def _on_gripper(self, message: JointTrajectory) -> None:
-        command, gripper = from_message(message), self._gripper
-        if command.stamp_s < self._began_s:
-            return
+        command: Trajectory = from_message(message)  # type: ignore[assignment]
+        if command.stamp_s >= self._began_s:
+            self._hold(command)
+        if self._lockstep is not None:
+            self._lockstep.take_gripper()
+            self._go_on()
+
+    def _hold(self, command: Trajectory) -> None:
+        gripper = self._gripper
         middle = (gripper.open_position + gripper.closed_position) / 2
-        wide = float(command.positions[-1, 0]) > middle  # type: ignore[union-attr]
+        wide = float(command.positions[-1, 0]) > middle
         self._grip = gripper.open_at if wide else gripper.closed_at
 
     def _on_next(self, request: Any, response: Any) -> Any:
@@ -111,16 +119,16 @@ class SimNode(Node):
         return response
 
     def _on_period(self) -> None:
-        if self._due and self._lockstep is not None:
-            self._lockstep.wait()
         self._due = True
         self._go_on()
 
     def _go_on(self) -> None:
         """Make the step that is due, as soon as it may be made."""
-        if self._due and (self._lockstep is None or self._lockstep.ready(self._now_s)):
+        waited_s = time.monotonic() - self._stepped_s
+        if self._due and (self._lockstep is None or self._lockstep.ready(self._now_s, waited_s)):
             self._due = False
             self._tick()
+            self._stepped_s = time.monotonic()
 
     def _tick(self) -> None:
         twist = self._next_twist()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from policy.contract import Contract
     from policy.replay.layout import Fact
+    from policy.replay.recorder import Health
     from policy.robot.pairing import Pairing, Stamped
     from policy.robot.session import Question
     from policy.types import Inference, Observation
@@ -110,11 +111,19 @@ class Tape:
 
     def stop(self, reason: str, timeout_s: float) -> str:
         """End the bag; one sentence about it, empty where nothing was recorded."""
+        return "" if self._tape is None else self.end(reason, timeout_s).message
+
+    def end(self, reason: str, timeout_s: float) -> Health:
+        """End the bag that was begun.
+
+        Raises:
+            RuntimeError: when none was.
+        """
         if self._tape is None:
-            return ""
+            raise RuntimeError("nothing is recorded")
         health = self._tape.close({"outcome": reason}, timeout_s)
         self._tape = None
-        return health.message
+        return health
 
     def _now_ns(self) -> int:
         return self._clock.now().nanoseconds

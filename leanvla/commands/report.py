@@ -1,0 +1,143 @@
+"""`leanvla report`: one or several runs as a table that survives review."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import tyro
+
+from leanvla.commands.arguments import parse_cell
+from leanvla.errors import EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+    from sim.analysis.pairs import Comparison
+    from sim.rollout.types import Cell
+
+
+@dataclass(frozen=True)
+class Report:
+    """Put runs together and say what they show, with intervals.
+
+    Reads folders of `leanvla rollout` and stores of `leanvla sweep`; folders of one set-up become
+    one table. Writes
+    `metrics.json`, `report.html`, `cells.csv`, `tasks.csv`, `budgets.csv`, `recall.csv`,
+    `cells.tex` and `episodes.parquet` into `out`.
+
+    Attributes:
+        folders: run folders, or stores of a sweep.
+        compare: two of them, or `FOLDER::METHOD@KEEP`, to be paired seed by seed; refused when they
+            are not pairs.
+        out: folder of the results.
+        gallery: failed pruned episodes to run once more and film, whose dense twin succeeded; needs
+            the simulator and the policy.
+        parquet: write `episodes.parquet`.
+        json: print `metrics.json` instead of the table.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    compare: tuple[str, str] | None = None
+    out: Path = Path("runs/report")
+    gallery: int = 0
+    parquet: bool = True
+    json: bool = False
+
+
+class Side(NamedTuple):
+    """One side of a comparison: a run folder, and one of its cells when it is named."""
+
+    folder: Path
+    cell: Cell | None
+
+
+def run(config: Report) -> int:
+    """Read, compute, write and print; gives the exit code.
+
+    Raises:
+        UsageError: when there is nothing to report, or `out` is something else's folder.
+        ResultsError: when a folder cannot be read, or runs cannot be put together or paired.
+        EnvironmentFault: when a package is missing.
+    """
+    from leanvla.commands.report_results import build, write
+    from leanvla.report.study_console import print_report
+    from leanvla.run_folder import open_run_folder
+    from sim.analysis.runs import read_run, run_folders
+    from sim.analysis.study import put_together
+
+    sides = [parse_side(text) for text in config.compare or ()]
+    _check(config)
+    asked = dict.fromkeys(path for folder in config.folders for path in run_folders(folder))
+    folders = {path: read_run(path) for path in [*asked, *(_single(side) for side in sides)]}
+    studies = put_together(folders[path] for path in asked)
+    comparisons: list[Comparison] = []
+    if sides:
+        from sim.analysis.pairs import compare_folders
+
+        one, other = (folders[_single(side)] for side in sides)
+        comparisons = compare_folders(one, other, (sides[0].cell, sides[1].cell))
+    content = build(studies, comparisons)
+    out = open_run_folder(config.out, config, resume=_ours(config.out), ignore=_FIELDS)
+    exhibits = []
+    if config.gallery:
+        from leanvla.commands.report_gallery import film
+
+        exhibits = film(studies, config.gallery, out)
+    write(out, content, studies, exhibits, parquet=config.parquet)
+    if config.json:
+        print(json.dumps(content, indent=2))
+    else:
+        print_report(content)
+    print(f"report: {out / 'report.html'}", file=sys.stderr)
+    return 0
+
+
+def parse_side(text: str) -> Side:
+    """`FOLDER`, or `FOLDER::METHOD@KEEP`.
+
+    Raises:
+        UsageError: when what stands behind the colons is no cell.
+    """
+    folder, colons, named = text.partition("::")
+    return Side(Path(folder), parse_cell(named, "--compare") if colons else None)
+
+
+def _single(side: Side) -> Path:
+    """The one run folder of a side.
+
+    Raises:
+        UsageError: for a sweep's store with several runs.
+    """
+    from sim.analysis.runs import run_folders
+
+    found = run_folders(side.folder)
+    if len(found) > 1:
+        raise UsageError(
+            f"{side.folder} holds {len(found)} runs: compare two of them, e.g. {found[0]}"
+        )
+    return found[0]
+
+
+_FIELDS = tuple(Report.__dataclass_fields__)
+
+
+def _ours(out: Path) -> bool:
+    """Whether `out` is an earlier report: it is derived from runs, so it may be written anew."""
+    return (out / "cells.csv").is_file()
+
+
+def _check(config: Report) -> None:
+    if not config.folders and not config.compare:
+        raise UsageError("nothing to report: give run folders, or --compare A B")
+    if config.gallery < 0:
+        raise UsageError(f"--gallery is {config.gallery}: give 0 or more")
+    if config.gallery and not config.folders:
+        raise UsageError("--gallery films episodes of the run folders: give some")
+    if config.parquet and importlib.util.find_spec("pyarrow") is None:
+        raise EnvironmentFault(
+            "episodes.parquet needs pyarrow: pip install 'leanvla[replay]', or run with "
+            "--no-parquet"
+        )

@@ -1,0 +1,194 @@
+"""`leanvla report` and `leanvla attribute` as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from msgspec.structs import replace
+from pyarrow import parquet
+
+from leanvla.cli import main
+from leanvla.commands.report import parse_side
+from leanvla.commands.rollout import Rollout
+from leanvla.commands.rollout_plan import make_spec
+from leanvla.errors import UsageError
+from leanvla.report.study import document
+from leanvla.report.study_charts import Spot, pareto
+from leanvla.report.study_tables import csv_text, latex
+from sim.rollout.types import Cell, QueryTruth
+from tests.leanvla.test_report import Balance
+from tests.sim.analysis.makers import column, write_run
+from tests.sim.twin_fakes import JUMPS
+
+CLIFF = (
+    "--suite",
+    "tests.sim.twin_fakes:CliffSuite",
+    "--policy",
+    "tests.sim.twin_fakes:CliffPolicy",
+)
+FILES = {
+    *("config.yaml", "env.json", "metrics.json", "report.html", "cells.csv", "tasks.csv"),
+    *("budgets.csv", "recall.csv", "cells.tex", "episodes.parquet"),
+}
+
+
+def truth(won):
+    return [QueryTruth("reach", {"object": [4, 2]}, {"object": [4 if won else 1, 0]})]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    quarter = [i >= 12 for i in range(20)]
+    records = column([i != 3 for i in range(20)])
+    for keep, wins in ((0.5, [True] * 20), (0.25, quarter)):
+        cells = column(wins, "fastv", keep)
+        records += [replace(r, truth=truth(r.outcome == "success")) for r in cells]
+    return write_run(tmp_path_factory.mktemp("runs") / "a", records)
+
+
+@pytest.fixture(scope="module")
+def report(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "report"
+    sides = [f"{folder}::fastv@0.25", f"{folder}::dense"]
+    assert main(["report", str(folder), "--compare", *sides, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_report_leaves_everything_that_was_promised(report):
+    assert {path.name for path in report.iterdir()} == FILES
+    page = Balance((report / "report.html").read_text())
+    assert page.links == []  # self-contained
+    words = " ".join(page.words)
+    for part in (
+        *("fastv @ 0.25 is worse than dense", "No difference to dense is shown for fastv @ 0.5"),
+        *("points lost at", "no published row is about suite tabletop".capitalize()),
+        *("GMACs per query", "reach", "correlation", "Abacus"),
+    ):
+        assert part in words, part
+
+
+def test_metrics_hold_the_same_figures_as_the_tables(report):
+    content = json.loads((report / "metrics.json").read_text())
+    (study,) = content["studies"]
+    assert content["schema"] == "leanvla.report/1"
+    (named,) = content["comparisons"]
+    assert named["verdict"] == "worse"
+    rows = list(csv.DictReader(io.StringIO((report / "cells.csv").read_text())))
+    assert [row["method"] for row in rows] == ["dense", "fastv", "fastv"]
+    assert float(rows[2]["difference"]) == study["runs"][2]["comparison"]["paired"]["difference"]
+    assert float(rows[0]["query_macs"]) > float(rows[2]["query_macs"]) > 0
+    recall = list(csv.DictReader(io.StringIO((report / "recall.csv").read_text())))
+    lost = next(row for row in recall if row["keep"] == "0.25" and row["phase"] == "reach")
+    assert float(lost["correlation"]) == pytest.approx(1.0)
+    episodes = parquet.read_table(report / "episodes.parquet")
+    assert episodes.num_rows == 60
+    assert {"seed", "outcome", "init_state_hash", "vision_ms", "kept"} <= set(episodes.column_names)
+    tex = (report / "cells.tex").read_text()
+    assert r"fastv @ 0.25 & 72/288 & 40.0 [21.9, 61.3]" in tex
+    assert tex.count(r"\\") == 4
+
+
+def test_a_report_may_be_written_again_but_never_over_a_run(folder, report, capsys):
+    assert main(["report", str(folder), "--out", str(report), "--no-parquet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["comparisons"] == []
+    before = (folder / "config.yaml").read_text()
+    assert main(["report", str(folder), "--out", str(folder)]) == 2
+    assert (folder / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "nothing to report"),
+        (["/nowhere"], "has no episodes.jsonl"),
+        (["--compare", "/nowhere::fastv", "/nowhere"], "give METHOD@KEEP"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, capsys, args, words):
+    assert main(["report", *args, "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sides_are_folders_and_cells():
+    assert parse_side("runs/a").cell is None
+    assert parse_side("runs/a::vla_pruner:hold=zero@0.5").cell == Cell("vla_pruner:hold=zero", 0.5)
+    assert parse_side("runs/a::dense").cell == Cell("dense", 1.0)
+    for bad in ("a::@0.5", "a::fastv@x", "a::"):
+        with pytest.raises(UsageError, match="METHOD@KEEP"):
+            parse_side(bad)
+
+
+def test_nothing_from_outside_becomes_markup(report):
+    content = json.loads((report / "metrics.json").read_text())
+    study = content["studies"][0]
+    study["title"] = study["notices"] = ["<script>"]
+    study["title"] = "<script>x</script>"
+    for run in study["runs"]:
+        run["method"] = "<b>evil"
+    assert "<script>x" not in document(content)
+    assert "<b>evil" not in document(content)
+    assert latex(r"a_b & 5% \x") == r"a\_b \& 5\% \textbackslash{}x"
+    assert csv_text([{"a": "1,2", "b": None}]) == 'a,b\n"1,2",\n'
+    assert csv_text([]) == ""
+    assert pareto([Spot("m", "m", 1.0, 0.5, 0.4, 0.6)], "ms", "x") == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Rollout(truth=True, policy="expert"), "keeps no tokens"),
+        (Rollout(truth=True, suite="libero_object"), "does not say what its views show"),
+    ],
+)
+def test_truth_is_refused_where_there_is_none(config, words):
+    with pytest.raises(UsageError, match=words):
+        make_spec(config)
+
+
+@pytest.fixture(scope="module")
+def fallen(tmp_path_factory):
+    """A real run in which the pruned policy jumps into the pit."""
+    out = tmp_path_factory.mktemp("cliff") / "run"
+    grid = ("--method", JUMPS, "--keep", "0.25", "--episodes", "2", "--seed", "5")
+    how = ("--video", "0", "--workers", "1", "--truth", "--out", str(out))
+    assert main(["rollout", *CLIFF, *grid, *how]) == 0
+    return out
+
+
+def test_an_episode_is_attributed_from_its_run_folder(fallen, tmp_path, capsys):
+    out = tmp_path / "why"
+    args = ("--noise", "0.002", "--out", str(out))
+    assert main(["attribute", str(fallen), "--episode", "5", *args]) == 0
+    shown = capsys.readouterr().out
+    assert "lost seed 5 in steps 6 to 8 of 40, phase reach" in shown
+    assert "views were not told apart" in shown
+    found = json.loads((out / "metrics.json").read_text())
+    assert (found["kind"], found["query"], found["phase"]) == ("no_return", 3, "reach")
+    page = Balance((out / "report.html").read_text())
+    assert all(link.startswith("data:") for link in page.links)
+    assert len(page.links) == 2
+    for wrong, words in (
+        (("--episode", "77"), "no such episode"),
+        (("--trials", "4"), "odd number"),
+        (("--cell", JUMPS), "METHOD@KEEP"),
+    ):
+        assert main(["attribute", str(fallen), *wrong, "--out", str(tmp_path / "no")]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_gallery_shows_failures_and_where_they_diverge(fallen, tmp_path, capsys):
+    out = tmp_path / "report"
+    args = ("--gallery", "1", "--no-parquet", "--out", str(out))
+    assert main(["report", str(fallen), *args]) == 0
+    page = Balance((out / "report.html").read_text())
+    words = " ".join(page.words)
+    assert "First diverging decision: step 6" in words
+    assert "Dense solves this seed" in words
+    assert "did not repeat" not in words
+    assert sum(link.startswith("data:video/mp4") for link in page.links) == 1
+    assert sum(link.startswith("data:image/png") for link in page.links) == 4
+    assert len(list((out / "videos").glob("*.mp4"))) == 1

@@ -7,6 +7,7 @@ it by `pruning_session`.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from policy.openvla.runtime import Runtime
@@ -15,6 +16,8 @@ from pruning.adapters.session import Session
 from pruning.runtime import Pruner
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from policy.openvla.policy import OpenVLAPolicy
     from policy.openvla.runtime import Answer, Query
     from policy.openvla.stopwatch import Stopwatch
@@ -41,7 +44,8 @@ class PolicySession(Session):
         self.policy = policy
         self.pruner = Pruner(method, config.text.num_hidden_layers, policy.runtime.model.causal)
         self._own: tuple[Pruner, Runtime] | None = None
-        self._layers: list[int] = []
+        self._prefill: list[int] = []
+        self._steps = 0
         self._stack = ExitStack()
 
     def start(self) -> None:
@@ -54,8 +58,8 @@ class PolicySession(Session):
         layers = policy.runtime.model.language_model.model.layers
         self.counts.tokens_in = [0] * len(layers)
         self.counts.tokens_out = [0] * len(layers)
-        for layer in layers:
-            hook = layer.register_forward_pre_hook(self._pass)
+        for index, layer in enumerate(layers):
+            hook = layer.register_forward_pre_hook(partial(self._pass, index))
             self._stack.callback(hook.remove)
         policy.pruner = self.pruner
         policy.runtime = _Counted(policy.runtime.model, self.pruner, self)
@@ -68,24 +72,28 @@ class PolicySession(Session):
             self._own = None
 
     def begin(self) -> None:
-        """A query starts."""
-        self._layers = []
+        """Queries start."""
+        self._prefill, self._steps = [0] * len(self.counts.tokens_in), 0
 
-    def end(self, answer: Answer, clock: Stopwatch) -> None:
-        """A query is over: count it."""
-        counts, layers = self.counts, len(self.counts.tokens_in)
-        prefill = self._layers[:layers]
-        counts.decode_steps += len(self._layers) // layers - 1
+    def end(self, answers: list[Answer], clock: Stopwatch) -> None:
+        """Queries are over: count them."""
+        counts, prefill = self.counts, self._prefill
+        counts.decode_steps += self._steps
         counts.calls = self.pruner.calls
+        counts.dense_warmups = self.pruner.dense_warmup_calls
         counts.selection_ms += clock.phase_ms.get("selection", 0.0)
-        counts.prefills += int(prefill[-1] < answer.sequence_tokens)
-        doors = [answer.sequence_tokens, *prefill[:-1]]
+        counts.prefills += sum(one.kept_sequence_tokens < one.sequence_tokens for one in answers)
+        doors = [sum(one.sequence_tokens for one in answers), *prefill[:-1]]
         counts.tokens_in = [a + b for a, b in zip(counts.tokens_in, doors, strict=True)]
         counts.tokens_out = [a + b for a, b in zip(counts.tokens_out, prefill, strict=True)]
-        self.kept = [[view.cpu() for view in answer.kept]]
+        self.kept = [[view.cpu() for view in answer.kept] for answer in answers]
 
-    def _pass(self, layer: Any, args: tuple[Any, ...]) -> None:
-        self._layers.append(args[0].shape[1])
+    def _pass(self, index: int, layer: Any, args: tuple[Any, ...]) -> None:
+        samples, tokens = args[0].shape[:2]
+        if tokens > 1:
+            self._prefill[index] += samples * tokens
+        elif not index:
+            self._steps += samples
 
 
 class _Counted(Runtime):
@@ -95,9 +103,11 @@ class _Counted(Runtime):
         super().__init__(model, pruner)
         self.session = session
 
-    def run(self, query: Query, state: PrunerState, clock: Stopwatch) -> Answer:
-        """One query, counted."""
+    def run_batch(
+        self, queries: Sequence[Query], states: Sequence[PrunerState], clock: Stopwatch
+    ) -> list[Answer]:
+        """Some queries, counted."""
         self.session.begin()
-        answer = super().run(query, state, clock)
-        self.session.end(answer, clock)
-        return answer
+        answers = super().run_batch(queries, states, clock)
+        self.session.end(answers, clock)
+        return answers

@@ -15,6 +15,7 @@ from pruning.types import BudgetError
 from tests.pruning.adapters.models import (
     CASES,
     IMAGE,
+    TYPED,
     VIDEO,
     Drawn,
     batch,
@@ -65,8 +66,9 @@ def test_a_frame_of_a_video_is_a_view(name: str, draw: Any) -> None:
 def test_beams_keep_what_one_sample_keeps(name: str) -> None:
     """Pictures are encoded once and samples repeated afterwards, or the other way round."""
     case = CASES[name]
-    model, drawn = case.model(), samples(case, 2)
-    inputs = batch(case, drawn)
+    # Version 4 deals several pictures of a sample to the wrong beams, dense too.
+    drawn = samples(case, 2) if TYPED else samples(case, 1) + samples(case, 1, seed=1)
+    model, inputs = case.model(), batch(case, drawn)
     with prune(model, FASTV) as session:
         model(**inputs)
         alone = session.kept

@@ -25,6 +25,11 @@ class Precision(NamedTuple):
         return self.products in ("int8", "fp8")
 
     @property
+    def wire(self) -> str:
+        """Type in which tensors pass between stages: numpy has no bfloat16."""
+        return "float16" if self.base == "float16" else "float32"
+
+    @property
     def weights(self) -> str:
         """Type in which the weights of products are stored, as `traffic.BYTES_OF` calls it."""
         names = {"plain": self.base, "dynamic": "int8", "int8": "int8", "fp8": "float8"}

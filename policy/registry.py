@@ -10,6 +10,8 @@ from engines.manifest import is_engine
 from policy.openvla.errors import PolicyNameError
 
 if TYPE_CHECKING:
+    import torch
+
     from policy.openvla.engine.policy import EnginePolicy
     from policy.openvla.policy import OpenVLAPolicy
 
@@ -98,24 +100,25 @@ def load_policy(
 
         if dtype != "float32":
             raise ValueError(f"dtype is {dtype!r}: an engine's precision is fixed when exported")
-        return EnginePolicy.from_folder(
-            folder,
-            method=chosen,
-            unnorm_key=unnorm_key,
-            threads=threads,
-            provider=device,
-            plans=plans,
-        )
+        given: dict[str, Any] = {"unnorm_key": unnorm_key, "threads": threads, "plans": plans}
+        return EnginePolicy.from_folder(folder, method=chosen, provider=device, **given)
     if plans is not None:
         raise ValueError(f"plans belong to an engine, {folder} is a checkpoint: leave them out")
     import torch
 
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise ValueError(f"unknown dtype {dtype!r}: choose float32, bfloat16 or float16")
+    kind = _torch_type(dtype)
     torch.set_num_threads(threads)
     from policy.openvla.policy import OpenVLAPolicy
 
     return OpenVLAPolicy.from_folder(
         folder, method=chosen, unnorm_key=unnorm_key, device=device, dtype=kind
     )
+
+
+def _torch_type(name: str) -> torch.dtype:
+    import torch
+
+    kind = getattr(torch, name, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ValueError(f"unknown dtype {name!r}: choose float32, bfloat16 or float16")
+    return kind

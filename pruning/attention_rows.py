@@ -121,7 +121,8 @@ def _weighted_sum(
     bias: Float[Tensor, "#b 1 #r t"] | None,
     weights: Float[Tensor, " r"],
 ) -> Float[Tensor, "b t"]:
-    return (weights @ _probabilities(q, k, scale, bias)).sum(1)
+    # A matrix of one row: with a vector, TensorRT's parser takes the wrong axis off.
+    return (weights[None] @ _probabilities(q, k, scale, bias)).sum((1, 2))
 
 
 def _probabilities(

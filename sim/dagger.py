@@ -37,12 +37,14 @@ class Correction:
         suite: where.
         seeds: one episode each.
         out: file to write.
+        view_size: side of the frames, px; None takes the suite's own.
     """
 
     policy: str
     suite: str
     seeds: tuple[int, ...]
     out: Path
+    view_size: int | None = None
 
 
 def correct(suite: TrainingSuite, policy: Policy, seed: int, execute: int) -> tuple[Episode, bool]:
@@ -84,6 +86,7 @@ def collect_corrections(
     seeds: Sequence[int],
     out: Path,
     *,
+    view_size: int | None = None,
     workers: int = 1,
     report: Callable[[int, int], None] | None = None,
 ) -> float:
@@ -94,6 +97,7 @@ def collect_corrections(
         suite: name of the suite.
         seeds: one episode each.
         out: folder of the shards.
+        view_size: side of the frames, px; None takes the suite's own.
         workers: processes.
         report: called after each shard with episodes done and successes of the policy alone.
 
@@ -105,7 +109,7 @@ def collect_corrections(
         part = tuple(seeds[begin : begin + EPISODES_PER_SHARD])
         path = Path(out) / f"corrections-{part[0]:09d}.safetensors"
         if not path.exists():
-            jobs.append(Correction(policy, suite, part, path))
+            jobs.append(Correction(policy, suite, part, path, view_size))
     done = alone = 0
     for job, successes in zip(jobs, run_jobs(_correct_shard, jobs, workers), strict=True):
         done, alone = done + len(job.seeds), alone + successes
@@ -120,7 +124,8 @@ _LOADED: dict[tuple[str, str], tuple[TrainingSuite, Policy]] = {}
 def _correct_shard(job: Correction) -> int:
     key = (job.suite, job.policy)
     if key not in _LOADED:
-        _LOADED[key] = make_suite(job.suite), load_policy(job.policy)
+        suite = make_suite(job.suite, view_size=job.view_size)
+        _LOADED[key] = suite, load_policy(job.policy)
     suite, policy = _LOADED[key]
     execute = getattr(policy, "execute", None) or policy.action_spec.horizon
     results = [correct(suite, policy, seed, execute) for seed in job.seeds]

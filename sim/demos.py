@@ -126,7 +126,7 @@ class EpisodeBuffer:
     _rows: dict[str, list[np.ndarray]] = field(default_factory=lambda: {n: [] for n in _ARRAYS})
 
     def record(
-        self, observation: Observation, action: Float32[np.ndarray, " 7"], grounding: Grounding
+        self, observation: Observation, action: Float32[np.ndarray, " dof"], grounding: Grounding
     ) -> None:
         """Add one step: what was seen and the expert's action there."""
         row = {
@@ -152,7 +152,7 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
     """Write episodes to one safetensors file, atomically.
 
     Arrays, with T the total number of steps and V views: `frames` uint8 [T, V, h, w, 3], `states`
-    float32 [T, s], `actions` float32 [T, 7] (expert labels), `target_xyz` and `goal_xyz` float32
+    float32 [T, s], `actions` float32 [T, dof] (expert labels), `target_xyz` and `goal_xyz` float32
     [T, 3] (metres; NaN without a goal), `target_uv` and `goal_uv` float32 [T, V, 2] (0..1, from the
     top left), `target_visible` and `goal_visible` bool [T, V], `episode` int32 [T] (index into the
     header's list). The header's `episodes` is a JSON list of instruction, task, seed, source,
@@ -217,14 +217,15 @@ def demonstrate(suite: TrainingSuite, seed: int, noise: float) -> Episode:
     start = suite.reset(seed)
     rng = np.random.default_rng([seed, 1])
     buffer = EpisodeBuffer(start.instruction, start.task, seed)
-    sigma = noise * np.array([1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.0])
+    dof = suite.spec.action.dof
+    sigma = noise * np.array([1.0, 1.0, 1.0, *[0.25] * (dof - 4), 0.0])
     left = suite.spec.max_steps
     success = False
     while left > 0:
         label = suite.expert_action()
         buffer.record(suite.observe(), label, ground(suite))
         strikes = rng.random() < 0.5
-        result = suite.step(label + strikes * sigma * rng.standard_normal(7))
+        result = suite.step(label + strikes * sigma * rng.standard_normal(dof))
         left -= 1
         if result.success and not success:
             success, left = True, min(left, SETTLE_STEPS)
@@ -246,6 +247,7 @@ def collect(
     out: Path,
     *,
     noise: float = 0.4,
+    view_size: int | None = None,
     workers: int = 1,
     on_shard: Callable[[int, Collection], None] | None = None,
 ) -> Collection:
@@ -259,6 +261,7 @@ def collect(
         seeds: one episode each.
         out: folder of the shards.
         noise: sigma of the injected action noise, in normalised action units.
+        view_size: side of the recorded frames, px; None takes the suite's own.
         workers: processes.
         on_shard: called after each shard with its number and its counts.
 
@@ -266,7 +269,10 @@ def collect(
         Counts over all shards.
     """
     jobs = [
-        (suite, noise, tuple(seeds[i : i + EPISODES_PER_SHARD]), _shard_path(out, seeds[i]))
+        _Shard(
+            *(suite, view_size, noise),
+            *(tuple(seeds[i : i + EPISODES_PER_SHARD]), _shard_path(out, seeds[i])),
+        )
         for i in range(0, len(seeds), EPISODES_PER_SHARD)
     ]
     total = Collection(0, 0, 0)
@@ -295,19 +301,29 @@ def run_jobs(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> 
         yield from pool.imap(work, jobs)
 
 
-_SUITES: dict[str, TrainingSuite] = {}
+class _Shard(NamedTuple):
+    """What one job of a collection makes."""
+
+    suite: str
+    view_size: int | None
+    noise: float
+    seeds: tuple[int, ...]
+    path: Path
 
 
-def _collect_shard(job: tuple[str, float, tuple[int, ...], Path]) -> Collection:
-    name, noise, seeds, path = job
-    if path.exists():
-        episodes = read_shard(path)
+_SUITES: dict[tuple[str, int | None], TrainingSuite] = {}
+
+
+def _collect_shard(job: _Shard) -> Collection:
+    if job.path.exists():
+        episodes = read_shard(job.path)
     else:
-        if name not in _SUITES:
-            _SUITES[name] = make_suite(name)
-        tries = (demonstrate(_SUITES[name], seed, noise) for seed in seeds)
+        key = job.suite, job.view_size
+        if key not in _SUITES:
+            _SUITES[key] = make_suite(job.suite, view_size=job.view_size)
+        tries = (demonstrate(_SUITES[key], seed, job.noise) for seed in job.seeds)
         episodes = [episode for episode in tries if episode.success]
         if episodes:
-            write_shard(path, episodes)
+            write_shard(job.path, episodes)
     steps = sum(e.steps for e in episodes)
-    return Collection(len(episodes), len(seeds) - len(episodes), steps)
+    return Collection(len(episodes), len(job.seeds) - len(episodes), steps)

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from jaxtyping import Int32, UInt8
 
@@ -167,16 +169,26 @@ class FrameRenderer:
     Args:
         model: a `mujoco.MjModel`; its quality settings are edited to match the profile.
         profile: what to leave out.
+        groups: groups of geoms to draw.
+        sites: whether sites are drawn, which some suites show goals with.
     """
 
-    def __init__(self, model: Any, profile: RenderProfile) -> None:
+    def __init__(
+        self,
+        model: Any,
+        profile: RenderProfile,
+        *,
+        groups: Sequence[int] = (1,),
+        sites: bool = False,
+    ) -> None:
         import mujoco
 
         self._mujoco, self._model, self._profile = mujoco, model, profile
         self._renderers: dict[int, Any] = {}
         self._option = mujoco.MjvOption()
-        self._option.geomgroup[:] = [0, 1, 0, 0, 0, 0]
-        self._option.sitegroup[:] = 0
+        self._option.geomgroup[:] = [group in groups for group in range(6)]
+        if not sites:
+            self._option.sitegroup[:] = 0
         weakref.finalize(self, _close_all, self._renderers).atexit = False
         if profile.offsamples is not None:
             model.vis.quality.offsamples = profile.offsamples

@@ -117,7 +117,7 @@ def search(folder: RunFolder, record: EpisodeRecord, config: Attribute) -> Attri
     from leanvla.commands.twins import make_twins, open_lab, spec_of, view_actors
     from sim.attribution.attribute import attribute
 
-    spec = spec_of(folder)
+    spec = spec_of(folder, record.cell)
     log = str(config.out / "simulator.log")
     with open_lab(folder, spec, record.seed, noise=config.noise, log=log) as lab:
         twins = make_twins(lab, spec, record.cell)
@@ -152,6 +152,7 @@ def entry(record: EpisodeRecord, found: Attribution) -> dict[str, Any]:
         "dense_steps": found.dense_steps,
         "decision_gap": found.gap,
         "divergence": found.divergence._asdict(),
+        "mended_by_noise": found.mended and found.mended._asdict(),
         "votes": [{**one._asdict(), "ci95": one.ci95} for one in found.turning.votes],
         "views": [
             {**view._asdict(), "vote": view.vote and view.vote._asdict()} for view in found.views

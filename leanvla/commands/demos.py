@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leanvla.commands.rollout_checks import check_expert
 from leanvla.errors import CHECK_FAILED, EnvironmentFault, UsageError
 from leanvla.report.training import write_demos_report
 from leanvla.run_folder import open_run_folder, write_json
@@ -34,6 +35,8 @@ class Demos:
         seed: first seed; held-out evaluation owns the seeds below 100,000.
         noise: sigma of the noise on executed actions (half of the steps), in action units; labels
             stay clean.
+        view_size: side of the recorded frames, pixels; the suite's own when left out. The small
+            recipes of `leanvla train` read 96.
         workers: simulator processes; 0 means one per core.
         out: folder of the shards.
     """
@@ -42,6 +45,7 @@ class Demos:
     episodes: int = 1500
     seed: int = TRAIN_SEED_BASE
     noise: float = 0.4
+    view_size: int | None = None
     workers: int = 0
     out: Path = Path("data/demos")
 
@@ -63,6 +67,7 @@ def run(config: Demos) -> int:
         range(config.seed, config.seed + config.episodes),
         out,
         noise=config.noise,
+        view_size=config.view_size,
         workers=config.workers or os.cpu_count() or 1,
         on_shard=_report,
     )
@@ -77,6 +82,7 @@ def run(config: Demos) -> int:
 def _check(config: Demos) -> None:
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
+    check_expert(config.suite)
     if config.episodes < 1:
         raise UsageError(f"--episodes is {config.episodes}: ask for at least one")
     if config.seed < EVAL_SEED_LIMIT:
@@ -84,6 +90,8 @@ def _check(config: Demos) -> None:
             f"--seed is {config.seed}: seeds below {EVAL_SEED_LIMIT} are held out for evaluation, "
             f"start at {TRAIN_SEED_BASE}"
         )
+    if config.view_size is not None and config.view_size < 8:
+        raise UsageError(f"--view-size is {config.view_size}: give 8 pixels or more")
     if config.workers < 0:
         raise UsageError(f"--workers is {config.workers}: give 0 for one per core, or more")
     if not 0.0 <= config.noise < math.inf:

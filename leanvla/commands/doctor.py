@@ -212,6 +212,18 @@ def check_libero() -> Iterator[Check]:
     yield Check("libero assets", "ok", f"{assets}, {assets_hash(assets)[:12]}")
 
 
+def check_metaworld() -> Iterator[Check]:
+    """Meta-World's environment, which may well be absent."""
+    from sim.suites.environment import environments
+
+    environment = environments()["metaworld"]
+    if environment.installed:
+        yield Check("metaworld", "ok", str(environment.folder))
+    else:
+        remedy = "run `leanvla suites install metaworld` if you need it"
+        yield Check("metaworld", "note", "its environment is not installed", remedy)
+
+
 def check_weights() -> Iterator[Check]:
     """The shipped policies against their `SHA256` files (`<hex>  <file>` per line)."""
     for folder in sorted(path for path in ZOO.iterdir() if path.is_dir()):
@@ -318,6 +330,7 @@ CHECKS: dict[str, Callable[[], Iterator[Check]]] = {
     "tensorrt": check_tensorrt,
     "gl": check_gl,
     "libero": check_libero,
+    "metaworld": check_metaworld,
     "weights": check_weights,
     "engines": check_engines,
     "disk": check_disk,

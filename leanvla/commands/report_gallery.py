@@ -60,7 +60,7 @@ def explain(found: Divergence, dense_steps: int, max_steps: int) -> list[str]:
 
 def _exhibit(study: Study, record: EpisodeRecord, out: Path) -> Exhibit:
     folder = study.home(record.cell)
-    spec = spec_of(folder)
+    spec = spec_of(folder, record.cell)
     with open_lab(folder, spec, record.seed) as lab:
         twins = make_twins(lab, spec, record.cell)
         pruned, dense = lab.walk(twins.pruned, FILM_SIZE), lab.walk(twins.dense)

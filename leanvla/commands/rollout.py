@@ -35,7 +35,8 @@ class Rollout:
 
     Attributes:
         suite: suite of tasks.
-        policy: packaged policy, checkpoint folder, or `expert` for the suite's scripted expert.
+        policy: packaged policy, checkpoint folder, `expert` for the suite's scripted expert, or
+            `ws://host:port` for one that is served.
         engine: `auto` runs every cell that can be a graph on ONNX Runtime and says which cannot;
             `torch` runs all of them eagerly; or the folder of an exported engine.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
@@ -51,6 +52,8 @@ class Rollout:
         unnorm_key: data set whose statistics give actions their units.
         render_profile: `default`, `fast` or `lowpoly`; the suite's own when left out.
         view_size: side of the frames that the policy sees, pixels; the suite's own when left out.
+        views: cameras to show, separated by commas; all when left out.
+        perturb: perturbations of every episode, e.g. `camera:0.05,lighting:0.3,paraphrase:1`.
         threads: threads of each policy process.
         sim_timeout: seconds without an answer after which a simulator is ended.
         video: episodes to record as MP4.
@@ -79,6 +82,8 @@ class Rollout:
     unnorm_key: str | None = None
     render_profile: str | None = None
     view_size: int | None = None
+    views: str = ""
+    perturb: str = ""
     threads: int = 1
     sim_timeout: float = 60.0
     video: int = 2

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
-from leanvla.commands.rollout_checks import check_served
+from leanvla.commands.rollout_checks import check_served, check_suite_can
 from leanvla.errors import EnvironmentFault, UsageError
 from policy.serve.address import is_address
 from pruning.registry import make_method
@@ -61,7 +61,13 @@ def make_spec(config: Rollout) -> WorkerSpec:
 
         resolve_policy(config.policy)
         policy_options = {"unnorm_key": config.unnorm_key}
-    shown = {"render_profile": config.render_profile, "view_size": config.view_size}
+    views = tuple(split_list(config.views, "--views")) if config.views else None
+    shown: dict[str, Any] = {
+        "render_profile": config.render_profile,
+        "view_size": config.view_size,
+        "views": views,
+        "perturb": config.perturb or None,
+    }
     return WorkerSpec(
         suite=Source(config.suite, {name: v for name, v in shown.items() if v is not None}),
         policy=Source(config.policy, policy_options, parse_options(config.option)),
@@ -145,13 +151,11 @@ def _check_suite(config: Rollout) -> None:
     if ":" in config.suite:
         return
     from sim.demos import EVAL_SEED_LIMIT
-    from sim.render import get_profile
     from sim.suites import SUITES, suite_spec, unknown_suite
 
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
-    if config.render_profile is not None:
-        get_profile(config.render_profile)
+    check_suite_can(config)
     if config.truth and not suite_spec(config.suite).roles:
         raise UsageError(f"--truth: suite {config.suite} does not say what its views show")
     if config.seed + config.episodes > EVAL_SEED_LIMIT:

@@ -27,6 +27,8 @@ class SuiteEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seeds: how many seeds; those of the sweep when left out.
         render_profile: `default`, `fast` or `lowpoly`; the suite's own when left out.
         view_size: side of the frames that the policy sees, pixels; the suite's own when left out.
+        views: cameras to show, main first; all when left out.
+        perturb: perturbations of every episode, e.g. `camera:0.05,lighting:0.3`.
     """
 
     name: str
@@ -35,6 +37,8 @@ class SuiteEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seeds: int | None = None
     render_profile: str | None = None
     view_size: int | None = None
+    views: list[str] = []
+    perturb: str = ""
 
 
 class PolicyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -117,6 +117,8 @@ def _make_run(
         unnorm_key=policy.unnorm_key,
         render_profile=suite.render_profile,
         view_size=suite.view_size,
+        views=",".join(suite.views),
+        perturb=suite.perturb,
         threads=policy.threads,
         sim_timeout=file.sim_timeout,
         truth=file.truth and policy.name != EXPERT,

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from leanvla.commands.rollout_checks import check_expert
 from leanvla.errors import UsageError
 from leanvla.report.training import write_training_report
 from leanvla.run_folder import open_run_folder, write_json
@@ -116,6 +117,8 @@ def _check(config: Train) -> Path | None:
     for name, least in (("rounds", 0), ("corrections", 1), ("workers", 0)):
         if getattr(config, name) < least:
             raise UsageError(f"--{name} is {getattr(config, name)}: give {least} or more")
+    if config.rounds:
+        check_expert(config.suite)
     if config.init is None:
         if config.recipe == "mini-ar":
             raise UsageError("mini-ar goes on from a trained mini: give --init mini, or your own")
@@ -138,6 +141,7 @@ class Learner:
         self.tokenizer = build_mini_tokenizer(out / "tokenizer").parent
         self.stats = episode_stats(demonstrations)
         self.policy = self._architecture()
+        self.view_size = _frame_size(demonstrations, self.policy)
         self.workers = 1 if config.device == "cuda" else config.workers or os.cpu_count() or 1
 
     def learn(
@@ -145,12 +149,13 @@ class Learner:
     ) -> None:
         """Run a recipe over some episodes and write the policy folder."""
         from policy.training.loop import Job, fit
-        from policy.training.mini import save_policy
+        from policy.training.mini import save_policy, weights_of
 
         config = self.config
+        weights = weights_of(self.policy.dof)
         job = Job(
             self.policy,
-            recipe.scaled(config.effort),
+            replace(recipe.scaled(config.effort), action_weights=weights),
             self.out,
             self.workers,
             config.seed,
@@ -160,8 +165,8 @@ class Learner:
             part,
             config.resume,
         )
-        weights = fit(job, self._data(episodes), _report)
-        save_policy(weights, self.policy, self.out / "policy", self.tokenizer)
+        learnt = fit(job, self._data(episodes), _report)
+        save_policy(learnt, self.policy, self.out / "policy", self.tokenizer)
 
     def correct(self, folder: Path, number: int) -> dict[str, float]:
         """Let the policy drive and the expert correct it."""
@@ -179,6 +184,7 @@ class Learner:
             self.config.suite,
             range(first, first + count),
             folder,
+            view_size=self.view_size,
             workers=self.workers,
             report=_report_corrections,
         )
@@ -202,6 +208,25 @@ class Learner:
         return training_data(
             episodes, self.stats, lambda text: encode(text)[0].tolist(), CORRECTION_WEIGHT
         )
+
+
+def _frame_size(episodes: list[Episode], policy: OpenVLAConfig) -> int:
+    """Side of the demonstrations' frames, pixels; refuses what this policy cannot learn from."""
+    arrays, reads = episodes[0].arrays, policy.towers[0].image_size
+    have = arrays["frames"].shape[1], arrays["states"].shape[1], arrays["actions"].shape[1]
+    if have != (len(policy.views), policy.proprio_dim, policy.dof):
+        raise UsageError(
+            f"the demonstrations have {have[0]} views, {have[1]} state and {have[2]} action "
+            f"values, --suite has {len(policy.views)}, {policy.proprio_dim} and {policy.dof}: give "
+            "the suite that they were recorded on"
+        )
+    size = arrays["frames"].shape[2]
+    if size != reads:
+        raise UsageError(
+            f"the demonstrations show {size} px frames, the recipe reads {reads}: record them with "
+            f"`leanvla demos --view-size {reads}`"
+        )
+    return size
 
 
 def _report(progress: Progress) -> None:

@@ -105,7 +105,8 @@ def _save(weights: Path, out: Path, metrics: dict[str, Any]) -> None:
         "`scene_qa`, and nothing else. Made by `leanvla train-vlm`:\n\n"
         f"```json\n{json.dumps(metrics, indent=2)}\n```\n"
     )
-    save_mini(out / "mini-vlm", model_weights(load_file(weights)), mini_config(), card)
+    tensors = model_weights(load_file(weights))
+    save_mini(out / "mini-vlm", tensors, mini_config(), card, half=True)
 
 
 def _metrics(

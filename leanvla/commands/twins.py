@@ -6,9 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leanvla.commands.rollout import Rollout
+from leanvla.commands.rollout_engine import with_engines
 from leanvla.commands.rollout_plan import make_spec
 from sim.attribution.lab import Actor, Lab
 from sim.rollout.factories import make_policy
+from sim.rollout.runner import Plan
 from sim.rollout.types import DENSE, Cell
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ class Twins(NamedTuple):
     pruned: Actor
 
 
-def spec_of(folder: RunFolder) -> WorkerSpec:
-    """What the workers of a recorded run were told.
+def spec_of(folder: RunFolder, cell: Cell) -> WorkerSpec:
+    """What the workers of a recorded run were told, for dense and one pruned cell.
 
     Raises:
         UsageError: when its suite is unknown here; PolicyNameError when its policy is.
@@ -38,7 +40,11 @@ def spec_of(folder: RunFolder) -> WorkerSpec:
     known = {field.name for field in dataclasses.fields(Rollout)}
     told = {name: value for name, value in folder.config.items() if name in known}
     told["option"] = tuple(told.get("option") or ())
-    return make_spec(Rollout(**{**told, "record": None, "truth": False}))
+    config = Rollout(**{**told, "record": None, "truth": False})
+    spec = make_spec(config)
+    if "engine" not in told:  # runs of a time when every policy acted in torch
+        return spec
+    return with_engines(config, Plan((DENSE_CELL, cell), ()), spec)
 
 
 def open_lab(folder: RunFolder, spec: WorkerSpec, seed: int, **more: Any) -> Lab:

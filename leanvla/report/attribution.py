@@ -35,7 +35,7 @@ def sentences(record: EpisodeRecord, found: Attribution) -> list[str]:
             f"dense policy could still have won. It cannot do what dense does {where} of "
             f"{found.dense_steps}{phase}."
         )
-    told = [first, _about_views(found)]
+    told = [first, _about_noise(found), _about_views(found)]
     told += [_about_patches(view) for view in found.views if view.shown]
     told.append(
         f"The pruned decision differs from dense's by {found.gap:.2f} of the action range there. "
@@ -65,6 +65,16 @@ def document(record: EpisodeRecord, found: Attribution) -> str:
         section("View by view", _views(found)),
     ]
     return page(f"LeanVLA attribution: {title}", body)
+
+
+def _about_noise(found: Attribution) -> str:
+    if found.mended is None:
+        return ""
+    return (
+        f"A little noise on its actions mends this: so disturbed, the pruned policy wins "
+        f"{found.mended.wins} of {found.mended.trials} from the very start. The steps named are "
+        "those of the undisturbed course alone."
+    )
 
 
 def _about_views(found: Attribution) -> str:

@@ -69,7 +69,8 @@ class ServedPolicy:
         self._token = find_token()
         self._numbers = 0
         self._first = 1
-        self._connection, card = self._connect()
+        connection, card = self._connect()
+        self._connection: ClientConnection | None = connection
         self.card: Card = self._known(card, method, keep)
         self._keys = own_keys(self.card) if self._contract is None else self._contract.images
         self.observation_spec, self.action_spec = self.card.observation, self.card.action

@@ -180,9 +180,9 @@ def read_answer(message: dict[str, Any], card: Card, number: int) -> Answer:
     Raises:
         ServeError: when it is no answer to request `number`, or nothing to execute.
     """
-    actions = message.get(ACTIONS)
-    check_actions(actions, card.action, card.rows, card.execute)
-    actions = actions.astype(np.float32)
+    said: Any = message.get(ACTIONS)
+    check_actions(said, card.action, card.rows, card.execute)
+    actions = said.astype(np.float32)
     section = message.get(KEY)
     if section is None:
         timing = _plain_timing(message)

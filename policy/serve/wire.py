@@ -86,7 +86,7 @@ def _dtype(value: dict[Any, Any]) -> np.dtype[Any]:
 
 def _array(value: dict[Any, Any]) -> np.ndarray:
     dtype, data, shape = _dtype(value), value.get(_DATA), value.get(_SHAPE)
-    sizes = shape if isinstance(shape, list) else [None]
+    sizes: list[Any] = shape if isinstance(shape, list) else [None]
     whole = all(type(size) is int and size >= 0 for size in sizes)
     if not whole or len(sizes) > MAX_DIMENSIONS or not isinstance(data, bytes):
         raise WireError(f"an array of shape {shape!r} in {type(data).__name__}")

@@ -42,6 +42,12 @@ EXECUTE = 4
 WEIGHTS = (1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 1.0)
 """The rotation only holds the gripper upright: small commands, mostly noise in the label."""
 
+
+def weights_of(dof: int) -> tuple[float, ...]:
+    """`WEIGHTS` for another number of values: three translations, rotations, the gripper last."""
+    return WEIGHTS if dof == len(WEIGHTS) else (1.0, 1.0, 1.0, *[0.25] * (dof - 4), 1.0)
+
+
 RECIPES = {
     "mini": Recipe("mini", (COARSE, POOLED, DRIVER), action_weights=WEIGHTS),
     "mini-ar": Recipe("mini-ar", (AR_POOLED, AR_DRIVER), action_weights=WEIGHTS),
@@ -85,6 +91,8 @@ def mini_config(
         empty_token_id=EMPTY_TOKEN_ID,
         state_names=seen.state_names,
         action_names=acts.names,
+        rotation=acts.rotation,
+        gripper=acts.gripper,
         cut_layer=2,
         execute=1 if causal else EXECUTE,
     )

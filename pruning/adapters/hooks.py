@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ from pruning.runtime import Pruner
 from pruning.transition import transition_variation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from jaxtyping import Bool, Int64
@@ -164,11 +165,18 @@ class HookSession(Session):
         if not any(mask.any() for mask in masks):
             self.counts.passes_without_vision += 1
             return
-        for kind, output in enumerate((inputs.get("mm_encoder_outputs") or {}).values()):
-            pictures = self.family.pictures(output)
-            whole = Encoded([Span(len(picture)) for picture in pictures], {})
-            self._encoded.setdefault(kind, whole)
+        self._take_features(inputs.get("mm_encoder_outputs"))
         self._prompt = Prompt(ids, masks, real)
+
+    def _take_features(self, outputs: Any) -> None:
+        """Features that came with the prompt and were not encoded in this session."""
+        if not isinstance(outputs, Mapping):
+            return
+        for kind, (name, _) in enumerate(self.family.encoders):
+            output = outputs.get(name.split("_")[1])
+            if output is not None and kind not in self._encoded:
+                spans = [Span(len(picture)) for picture in self.family.pictures(output)]
+                self._encoded[kind] = Encoded(spans, {})
 
     def _read(self, inputs: dict[str, Any]) -> tuple[Tensor, Bool[Tensor, "b s"]]:
         """Token numbers and what is no padding, on the host."""

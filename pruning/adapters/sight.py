@@ -34,6 +34,9 @@ ABOUT_TEXT = frozenset(
 PROBED = ROW_KINDS | {"text_rows", "text_mass", "heads"}
 """Needs that read queries and keys of the last full layer."""
 
+KINDS = ATTENTION | {"tower_mean", "tower_cls"}
+"""What stands in `PruneContext.attention`."""
+
 
 class Seen(NamedTuple):
     """What one sample shows: by token `[l, ...]`, by text token `[t, ...]`, by both `[t, l]`."""
@@ -81,27 +84,8 @@ def context(
         **given: further fields.
     """
     needs = walk.plan.pruner.method.stage_needs(number)
-    fields: dict[str, Any] = {}
-    attention: dict[str, Tensor] = {}
-    one = seen[views[0].row]
-    for name in one.token:
-        values = torch.stack([_of(walk, view, seen[view.row].token[name]) for view in views])
-        (attention if name in ATTENTION else fields)[name] = values
-    texts = {
-        name: [seen[view.row].text[name] for view in views] for name in seen[views[0].row].text
-    }
-    for name, rows in texts.items():
-        fields[name], fields["text_mask"] = _even(rows)
-    for name in seen[views[0].row].both:
-        rows = [_of(walk, view, seen[view.row].both[name].mT).mT for view in views]
-        fields[name], fields["text_mask"] = _even(rows)
-    for name in _tower_kinds(needs, walk.tower[views[0].kind]):
-        values = torch.stack([walk.shown(view, name) for view in views])
-        (fields if name in ("tower_features", "tower_keys") else attention)[name] = values
-    if "history" in needs and walk.recall is not None:
-        fields["history"] = _living(views, walk.recall.expected(views))
-    if "project" in needs and walk.plan.tower is not None:
-        fields["project"] = walk.plan.tower.project
+    fields = _of_samples(walk, views, seen) | _of_model(walk, views, needs)
+    attention = {name: fields.pop(name) for name in list(fields) if name in KINDS}
     if "heads" in needs:
         q = fields.pop("heads.q").transpose(1, 2)
         fields["heads"] = Heads(q, fields.pop("heads.k").transpose(1, 2))
@@ -112,6 +96,36 @@ def context(
     return PruneContext(
         attention=attention, keep=keep, views=per_sample, stage=number, **fields, **given
     )
+
+
+def _of_samples(walk: Walk, views: Sequence[View], seen: dict[int, Seen]) -> dict[str, Any]:
+    """What the samples show, by view."""
+    fields: dict[str, Any] = {}
+    one, shows = seen[views[0].row], [seen[view.row] for view in views]
+    for name in one.token:
+        values = [
+            _of(walk, view, show.token[name]) for view, show in zip(views, shows, strict=True)
+        ]
+        fields[name] = torch.stack(values)
+    for name in one.text:
+        fields[name], fields["text_mask"] = _even([show.text[name] for show in shows])
+    for name in one.both:
+        pairs = zip(views, shows, strict=True)
+        rows = [_of(walk, view, show.both[name].mT).mT for view, show in pairs]
+        fields[name], fields["text_mask"] = _even(rows)
+    return fields
+
+
+def _of_model(walk: Walk, views: Sequence[View], needs: Collection[str]) -> dict[str, Any]:
+    """What tower, projector and earlier answers show."""
+    fields: dict[str, Any] = {}
+    for name in _tower_kinds(needs, walk.tower[views[0].kind]):
+        fields[name] = torch.stack([walk.shown(view, name) for view in views])
+    if "history" in needs and walk.recall is not None:
+        fields["history"] = _living(views, walk.recall.expected(views))
+    if "project" in needs and walk.plan.tower is not None:
+        fields["project"] = walk.plan.tower.project
+    return fields
 
 
 def look(walk: Walk, number: int, needs: Collection[str]) -> Seen:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 EPISODES = "episodes.jsonl"
 # What decides what is measured. Everything else of a configuration is how a run was carried out,
 # or which cells and seeds it covers.
-DECIDES = ("execute", "swap_instruction", "option", "unnorm_key", "render_profile", "view_size")
+DECIDES = (
+    *("execute", "swap_instruction", "option", "unnorm_key", "render_profile", "view_size"),
+    "engine",
+)
 
 
 class ResultsError(ValueError):

@@ -64,6 +64,8 @@ class Attribution:
         pruned_steps: length of the pruned episode.
         dense_steps: length of the dense one.
         turning: all votes.
+        mended: continuations by the pruned policy from the very start, when most of them win with a
+            little noise; then all votes are of the undisturbed course alone. None otherwise.
         views: evidence per view, in the policy's order.
         views_note: why the views could not be told apart; empty when they were.
         gap: largest difference between the pruned and the dense decision at the critical moment.
@@ -82,6 +84,7 @@ class Attribution:
     pruned_steps: int
     dense_steps: int
     turning: Turning
+    mended: Vote | None
     views: tuple[View, ...]
     views_note: str
     gap: float
@@ -121,12 +124,11 @@ def attribute(
         tell: told of every vote.
 
     Raises:
-        AttributionError: when the episode does not repeat, dense fails too, or dense wins only by
-            luck.
+        AttributionError: when the episode does not repeat, or dense fails too or wins by luck.
     """
     began = time.perf_counter()
     walks = _walks(lab, record, dense, pruned)
-    kind, turning = _search(lab, walks, dense, pruned, trials, tell)
+    kind, turning, mended = _search(lab, walks, dense, pruned, trials, tell)
     path = walks[0] if kind == "no_return" else walks[1]
     last = len(path.checkpoints) - 1 if turning.last is None else turning.last
     start = path.checkpoints[last]
@@ -136,6 +138,8 @@ def attribute(
     after = path.checkpoints[min(last + 1, len(path.checkpoints) - 1)]
     start = start._replace(kept=answer.kept)
     by_view, views_note = _usable(by_view, start, views_note)
+    if mended is not None:
+        trials = 1
     phase, views = _views(lab, kind, start, dense, pruned, by_view, trials, walks[1])
     return Attribution(
         kind,
@@ -146,6 +150,7 @@ def attribute(
         walks[0].steps,
         walks[1].steps,
         turning,
+        mended,
         views,
         views_note,
         action_gap(answer.actions, reference.actions, grips),
@@ -198,7 +203,7 @@ def _search(
     pruned: Actor,
     trials: int,
     tell: Callable[[str], None],
-) -> tuple[Kind, Turning]:
+) -> tuple[Kind, Turning, Vote | None]:
     """The turning point along the pruned episode, or else along the dense one."""
     limit, most = lab.suite.max_steps, _allowance(lab, walks[1])
     paths, actors = [walk.checkpoints for walk in walks], (dense, pruned)
@@ -221,16 +226,14 @@ def _search(
             exit_code=1,
         )
     if _lost_in_time(turning):
-        return "no_return", turning
+        return "no_return", turning, None
     turning = turning_point(len(paths[1]), partial(ask, 1), starts_won=False)
-    if turning.votes[0].won:
-        raise AttributionError(
-            f"the pruned policy wins {turning.votes[0].wins} of {turning.votes[0].trials} "
-            "disturbed episodes from the very start: a little noise mends this failure, no step "
-            "lost it; `--noise 0 --trials 1` looks at the one undisturbed course of things",
-            exit_code=1,
-        )
-    return "stalled", turning
+    mended = turning.votes[0] if turning.votes[0].won else None
+    if mended is not None:
+        tell("a little noise mends this failure: the undisturbed course alone is searched")
+        trials = 1
+        turning = turning_point(len(paths[1]), partial(ask, 1), starts_won=False)
+    return "stalled", turning, mended
 
 
 def _lost_in_time(turning: Turning) -> bool:

@@ -206,6 +206,7 @@ class _Notes:
             spoken=spoken if spoken != start.instruction else None,
             render_profile=suite.render_profile,
             init_state_hash=start.init_state_hash,
+            perturbations={name: list(values) for name, values in start.perturbed.items()},
             steps=self.steps,
             wrong_object=self._wrong,
             query_ms=[round(t.query_ms, 4) for t in timings],

@@ -80,6 +80,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         outcome: `error` means that the simulator or the worker was lost twice; it says nothing
             about the policy and never counts as a failure.
+        perturbations: what was drawn, by kind; empty when nothing was perturbed.
         steps: control steps executed.
         wrong_object: whether another object than the one asked for was moved.
         spoken: what the policy was told, when that is not the instruction that was judged.
@@ -107,6 +108,7 @@ class EpisodeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     spoken: str | None = None
     render_profile: str = ""
     init_state_hash: str = ""
+    perturbations: dict[str, list[float]] = {}
     steps: int = 0
     wrong_object: bool = False
     query_ms: list[float] = []

@@ -7,9 +7,11 @@ executes a chunk of eight steps needs one rendered observation for eight physics
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import numpy as np
     from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
@@ -41,11 +43,31 @@ class SuiteSpec:
 
 
 class EpisodeStart(NamedTuple):
-    """What a reset tells: the task family, the instruction, and a hash of the initial state."""
+    """What a reset tells.
+
+    Attributes:
+        task: task family.
+        instruction: what is asked for, and judged.
+        init_state_hash: of everything that the episode begins with.
+        perturbed: what a perturbation drew, by kind.
+    """
 
     task: str
     instruction: str
     init_state_hash: str
+    perturbed: Mapping[str, Sequence[float]] = {}
+
+
+class Scene(NamedTuple):
+    """What a suite on MuJoCo is made of, for those that change how it looks.
+
+    Attributes:
+        model: the `mujoco.MjModel` of the running episode.
+        data: its `mujoco.MjData`.
+    """
+
+    model: Any
+    data: Any
 
 
 class StepResult(NamedTuple):

@@ -100,4 +100,5 @@ def environments() -> dict[str, Environment]:
     libero = Environment(
         "libero", here / "libero" / "requirements.txt", "sim.suites.libero.convert"
     )
-    return {libero.name: libero}
+    metaworld = Environment("metaworld", here / "metaworld" / "requirements.txt")
+    return {environment.name: environment for environment in (libero, metaworld)}

@@ -43,11 +43,9 @@ def _rows(run: StoredRun) -> Iterator[dict[str, Any]]:
         address = (episode_key(file.key, record.cell, record.seed), file.key)
         row = dict(zip(ADDRESS, (*address, file.suite, file.policy), strict=True))
         fields = msgspec.structs.asdict(record)
-        nested = {
-            "phase_ms": list(record.phase_ms.items()),
-            "truth": msgspec.json.encode(record.truth).decode() if record.truth else None,
-        }
-        yield row | fields | nested
+        maps = {name: list(v.items()) for name, v in fields.items() if isinstance(v, dict)}
+        truth = msgspec.json.encode(record.truth).decode() if record.truth else None
+        yield row | fields | maps | {"truth": truth}
 
 
 def _schema() -> Any:

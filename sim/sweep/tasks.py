@@ -16,7 +16,8 @@ def seeds_of(suite: str, seeds: Iterable[int], tasks: Sequence[Task]) -> tuple[i
     Args:
         suite: its name.
         seeds: seeds to choose from.
-        tasks: task families of `tabletop`; numbers of the tasks of a LIBERO suite, from 0.
+        tasks: task families of `tabletop`; names of robosuite's and Meta-World's tasks; numbers of
+            the tasks of a LIBERO suite, from 0.
 
     Raises:
         ValueError: for a task that the suite does not have, or when no seed is left.
@@ -41,6 +42,14 @@ def _tasks(suite: str) -> tuple[Task, ...]:
         from sim.suites.tabletop.tasks import FAMILIES
 
         return tuple(FAMILIES)
+    if suite.startswith("robosuite"):
+        from sim.suites.robosuite.spec import tasks_of
+
+        return tuple(task.name for task in tasks_of(suite))
+    if suite.startswith("metaworld"):
+        from sim.suites.metaworld.spec import tasks_of as names_of
+
+        return names_of(suite)
     from sim.suites.libero.spec import TASKS
 
     if suite not in TASKS:
@@ -53,6 +62,9 @@ def _task_of(suite: str, seed: int) -> Task:
         from sim.suites.tabletop.tasks import task_of_seed
 
         return task_of_seed(seed).family
+    if suite.startswith(("robosuite", "metaworld")):  # consecutive seeds walk through all tasks
+        known = _tasks(suite)
+        return known[seed % len(known)]
     from sim.suites.libero.spec import place_of
 
     return place_of(suite, seed).task

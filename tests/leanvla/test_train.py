@@ -11,6 +11,9 @@ import pytest
 from leanvla.cli import main
 from policy.registry import load_policy
 from policy.types import Observation
+from sim.rollout.match import match
+from sim.suites import suite_spec
+from sim.suites.environment import environments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +52,48 @@ def test_the_whole_chain(
     assert (out / "policy" / "SHA256").read_text() == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("suite", ["robosuite_lift", "metaworld_mt10"])
+def test_another_suite_is_learnt_by_the_same_commands(
+    suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if suite.startswith("metaworld") and not environments()["metaworld"].installed:
+        pytest.skip("Meta-World's environment is missing: leanvla suites install metaworld")
+    demos, out = tmp_path / "demos", tmp_path / "out"
+    collect = ["demos", "--suite", suite, "--episodes", "2", "--workers", "1", "--noise", "0"]
+    assert main([*collect, "--out", str(demos)]) == 0
+    verb = ["train", "--suite", suite, "--demos", str(demos), "--out", str(out), "--rounds", "0"]
+    assert main([*verb, "--effort", "0.0003", "--workers", "1", "--no-compile"]) == 0
+    capsys.readouterr()
+    spec, policy = suite_spec(suite), load_policy(out / "policy")
+    match(policy, spec)
+    assert policy.action_spec.dof == spec.action.dof
+    other = [
+        "train",
+        "--suite",
+        "libero_object",
+        "--demos",
+        str(demos),
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    if suite.startswith("metaworld"):
+        assert main(other) == 2
+        assert "4 state and 4 action values, --suite has 2, 8 and 7" in capsys.readouterr().err
+
+
+@pytest.mark.gl
+def test_frames_of_another_size_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demos = tmp_path / "demos"
+    collect = ["demos", "--episodes", "1", "--workers", "1", "--view-size", "32"]
+    main([*collect, "--out", str(demos)])
+    assert main(["train", "--demos", str(demos), "--out", str(tmp_path / "out")]) == 2
+    assert "show 32 px frames, the recipe reads 96: record them with" in capsys.readouterr().err
+
+
 def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--demos", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "leanvla demos" in capsys.readouterr().err
@@ -58,6 +103,7 @@ def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture
     ("arguments", "says"),
     [
         (("--suite", "tabletp"), "did you mean 'tabletop'"),
+        (("--suite", "libero_goal"), "libero_goal has no scripted expert"),
         (("--rounds", "-1"), "--rounds is -1: give 0 or more"),
         (("--corrections", "0"), "--corrections is 0: give 1 or more"),
         (("--workers", "-1"), "--workers is -1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -255,7 +256,14 @@ class Robot:
         return self.call(ChangeState, "/policy_node/change_state", request).success
 
     def state(self) -> str:
-        return self.call(GetState, "/policy_node/get_state", GetState.Request()).current_state.label
+        """The node's state; asked again while nobody answers, for one that ended may be listed."""
+        client = self.node.create_client(GetState, "/policy_node/get_state")
+        for _ in range(15):
+            future = client.call_async(GetState.Request())
+            with contextlib.suppress(AssertionError):
+                wait_for(future.done, 2.0)
+                return future.result().current_state.label
+        raise AssertionError("no policy_node answers")
 
     def set(self, **values):
         request = SetParametersAtomically.Request()

@@ -101,6 +101,7 @@ def test_a_second_publisher_stops_the_robot_and_refuses_activation(robot):
     other = robot.node.create_publisher(TwistStamped, robot.contract.command.guarded_topic, 1)
     again = robot.start("policy_node", policy=f"{POLICIES}:Steady", autostart=False)
     # Whoever answers has discovered this node, and with it its publishers.
+    assert robot.state() == "unconfigured"
     assert robot.transition(Transition.TRANSITION_CONFIGURE)
     assert not robot.transition(Transition.TRANSITION_ACTIVATE)
     again.says("cannot activate: 2 publishers on")

@@ -239,6 +239,8 @@ def test_tasks_choose_seeds():
     assert seeds_of("libero_object", range(25), [0, 3]) == (0, 3, 10, 13, 20, 23)
     assert seeds_of("tabletop", range(3), ()) == (0, 1, 2)
     assert len(seeds_of("tabletop", range(48), ["push"])) == 16
+    assert seeds_of("robosuite_pick_place", range(9), ["bread"]) == (1, 5)
+    assert seeds_of("metaworld_mt10", range(12), ["reach", "push"]) == (0, 1, 10, 11)
     with pytest.raises(ValueError, match=r"no task 'fetch': choose from pick, put, stack, push"):
         seeds_of("tabletop", range(3), ["fetch"])
     with pytest.raises(ValueError, match="leave `tasks` out"):

@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from leanvla.cli import main
 from leanvla.commands import scene_qa
+from tests.vlm.small import SMALL
 from vlm.tasks.registry import find_task
+from vlm.training import mini
 from vlm.training.recipe import Recipe, Stage
 from vlm.types import ReadOptions
 
@@ -58,6 +62,8 @@ def test_training_writes_a_model_that_answers(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr("vlm.training.recipe.MINI", TINY)
+    monkeypatch.setattr(mini, "TOWER", {**mini.TOWER, **SMALL["tower"]})
+    monkeypatch.setattr(mini, "DECODER", {**mini.DECODER, **SMALL["decoder"]})
     out = tmp_path / "train"
     words = ["train-vlm", "--data", str(squares / "scene_qa/heldout"), "--out", str(out)]
     assert main([*words, "--workers", "1"]) == 0
@@ -65,6 +71,8 @@ def test_training_writes_a_model_that_answers(
     assert metrics["last_answer_loss"] > 0
     assert "pointing against frames" in (out / "report.html").read_text()
     assert "leanvla train-vlm" in (out / "mini-vlm" / "README.md").read_text()
+    saved = load_file(out / "mini-vlm" / "model.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float16}
     answers = ["vlm", "--model", str(out / "mini-vlm"), "--data", str(squares), "--limit", "2"]
     answers += ["--method", "fastv", "--pictures", "0", "--out", str(tmp_path / "vlm")]
     assert main(answers) == 0

@@ -89,8 +89,22 @@ def write_processor(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
-def save_mini(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, card: str) -> None:
+def save_mini(
+    folder: Path,
+    weights: dict[str, Tensor],
+    config: LlavaConfig,
+    card: str,
+    *,
+    half: bool = False,
+) -> None:
     """Write the checkpoint folder with `SHA256` sums; it appears whole or not at all.
+
+    Args:
+        folder: where to write.
+        weights: all tensors of the model by name.
+        config: its architecture.
+        card: text of `README.md`.
+        half: store 16-bit floats, half the size; it computes in 32 bits when loaded so.
 
     Raises:
         ValueError: when the weights are not of this architecture.
@@ -100,6 +114,7 @@ def save_mini(folder: Path, weights: dict[str, Tensor], config: LlavaConfig, car
     if fit.missing_keys or fit.unexpected_keys:
         odd = [*fit.missing_keys, *fit.unexpected_keys]
         raise ValueError(f"weights do not fit the architecture: {odd[0]} and {len(odd) - 1} more")
+    model = model.half() if half else model
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         partial = Path(name) / folder.name

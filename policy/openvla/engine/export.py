@@ -68,15 +68,12 @@ def export_policy(
         progress: told what is being done.
 
     Raises:
-        EngineError: for an unknown precision, a method that cannot become a graph, or a folder that
-            holds something else.
+        EngineError: for an unknown precision, an impossible method, or a folder of something else.
         CheckpointError: for a damaged or contradictory checkpoint.
     """
     kind = check_precision(precision, calibrated=ranges is not None)
-    config = load_config(checkpoint)
-    _check_prompt(config, prompt_tokens)
-    wire = "float16" if kind.base == "float16" else "float32"
-    plan = make_plan(config, methods, keeps, prompt_tokens, wire, fused=fused)
+    config = _fitting_config(checkpoint, prompt_tokens)
+    plan = make_plan(config, methods, keeps, prompt_tokens, kind.wire, fused=fused)
     network = _FakeNetwork(config, kind.base)
     blueprint = Blueprint(
         family=FAMILY,
@@ -128,7 +125,9 @@ def check_precision(name: str, *, calibrated: bool) -> Precision:
     return found
 
 
-def _check_prompt(config: OpenVLAConfig, prompt_tokens: int) -> None:
+def _fitting_config(checkpoint: Path, prompt_tokens: int) -> OpenVLAConfig:
+    """The checkpoint's configuration, whose decoder must read prompts of this length."""
+    config = load_config(checkpoint)
     if prompt_tokens < 1:
         raise EngineError(f"prompt_tokens is {prompt_tokens}: give 1 or more")
     layout, most = layout_of(config, prompt_tokens), config.text.max_position_embeddings
@@ -138,6 +137,7 @@ def _check_prompt(config: OpenVLAConfig, prompt_tokens: int) -> None:
             f"prompt_tokens is {prompt_tokens}: sequences of {length} tokens, the decoder reads "
             f"{most}: give {prompt_tokens - (length - most)} or fewer"
         )
+    return config
 
 
 class _FakeNetwork:

@@ -135,7 +135,8 @@ def next_layer(
     found = {}
     if "text_qk" in needs:
         said = there.real[frame.text].float()
-        mean = (said @ q[:, :, frame.text].float() / said.sum()).unsqueeze(2)
+        # A matrix of one row: with a vector, TensorRT's parser takes the wrong axis off.
+        mean = said[None] @ q[:, :, frame.text].float() / said.sum()
         found["attention_text_qk"] = frame.by_view(mean_product(mean, k[:, :, frame.visual]))
     if "text_next" in needs:
         turned = rotate(q, rope), rotate(k, rope)

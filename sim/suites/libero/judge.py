@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sim.suites.grasp import Snapshot, corners, narrow_turn
+from sim.suites.instances import instances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,31 +18,7 @@ if TYPE_CHECKING:
     from sim.suites.libero.scene import Task
 
 LIFTED_M = 0.04
-_FITS_M = 0.055
 _SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
-
-
-class Snapshot(NamedTuple):
-    """What the expert reads. Positions in metres.
-
-    Attributes:
-        hand: between the finger tips.
-        width: opening of the gripper, m.
-        target: the object asked for.
-        goal: where it should go.
-        touched: fingers that touch the target, 0 to 2.
-        turn: rotation about the vertical, rad, that puts the fingers across the target's narrow
-            side.
-        height: height of the target's highest point.
-    """
-
-    hand: Float64[np.ndarray, " 3"]
-    width: float
-    target: Float64[np.ndarray, " 3"]
-    goal: Float64[np.ndarray, " 3"]
-    touched: int
-    turn: float
-    height: float
 
 
 class Judge:
@@ -73,14 +52,9 @@ class Judge:
 
     def instances(self, model: Any) -> tuple[Int32[np.ndarray, " geoms"], dict[int, str]]:
         """The instance of every geom, and the name of every instance; the robot is the last."""
-        names = (*self.objects, *self._env.fixtures_dict, "robot")
-        ids = {self._env.obj_body_id[name]: i for i, name in enumerate(names[:-1], start=1)}
-        for body in range(1, model.nbody):
-            if model.body(body).name.startswith(("robot0_", "gripper0_", "mount0_")):
-                ids.setdefault(body, len(names))
-            ids.setdefault(body, ids.get(int(model.body_parentid[body]), 0))
-        instance = np.array([ids.get(int(body), 0) for body in model.geom_bodyid], np.int32)
-        return instance, dict(enumerate(names, start=1))
+        names = (*self.objects, *self._env.fixtures_dict)
+        bodies = {name: self._env.obj_body_id[name] for name in names}
+        return instances(model, bodies, ("robot0_", "gripper0_", "mount0_"))
 
     def snapshot(self) -> Snapshot:
         """What the expert reads of the present state."""
@@ -93,7 +67,7 @@ class Judge:
             target=(points.min(0) + points.max(0)) / 2,
             goal=np.array(self._position(goal)),
             touched=self._touching(target),
-            turn=_turn(points[:, :2], self._closing()),
+            turn=narrow_turn(points[:, :2], self._closing()),
             height=float(points[:, 2].max()),
         )
 
@@ -104,14 +78,8 @@ class Judge:
 
     def _corners(self, name: str) -> Float64[np.ndarray, "points 3"]:
         """Corners of the boxes around an object's collision geometry."""
-        model, points = self._env.sim.model._model, []
-        signs = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T
-        for geom in self._env.objects_dict[name].contact_geoms:
-            i = self._data.geom(geom).id
-            centre, half = model.geom_aabb[i][:3], model.geom_aabb[i][3:]
-            local = centre + signs * half
-            points.append(local @ self._data.geom_xmat[i].reshape(3, 3).T + self._data.geom_xpos[i])
-        return np.concatenate(points)
+        geoms = (self._data.geom(geom).id for geom in self._env.objects_dict[name].contact_geoms)
+        return corners(self._env.sim.model._model, self._data, geoms)
 
     def _touching(self, name: str) -> int:
         gripper, thing = self._env.robots[0].gripper, self._env.objects_dict[name]
@@ -126,19 +94,6 @@ class Judge:
 
     def _height(self, name: str) -> float:
         return float(self._data.xpos[self._env.obj_body_id[name]][2])
-
-
-def _turn(points: Float64[np.ndarray, "k 2"], closing: Float64[np.ndarray, " 3"]) -> float:
-    """The smallest turn that lays the fingers' line of motion along the narrow side.
-
-    None where the object fits already, so that a round one never makes the hand turn.
-    """
-    now = np.arctan2(closing[1], closing[0])
-    turns = np.radians(np.arange(-90, 91, 5))
-    width = np.ptp(points @ np.stack([np.cos(now + turns), np.sin(now + turns)]), axis=0)
-    if width[len(turns) // 2] <= max(_FITS_M, width.min() + 0.008):
-        return 0.0
-    return float(turns[np.argmin(width + 0.004 * np.abs(turns))])
 
 
 def other_instruction(tasks: Sequence[Task], task: int, judge: Judge, seed: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from sim.suites.dress import with_views
 from sim.suites.environment import environments
 from sim.suites.libero.assets import find_assets
 from sim.suites.libero.spec import VIEW_SIZE, libero_spec
@@ -12,6 +13,7 @@ from sim.suites.remote.suite import RemoteSuite
 
 if TYPE_CHECKING:
     from sim.suites.base import TrainingSuite
+    from sim.suites.look import Look
 
 
 def check_ready() -> None:
@@ -25,35 +27,34 @@ def check_ready() -> None:
     find_assets()
 
 
-def make_libero(
-    suite: str, render_profile: str | None = None, view_size: int | None = None
-) -> TrainingSuite:
+def make_libero(suite: str, look: Look) -> TrainingSuite:
     """The suite, in a worker.
 
     Args:
         suite: its name.
-        render_profile: `default`, `fast` or `lowpoly`; None takes `default`.
-        view_size: side of the square frames of an observation, px; None takes 256.
+        look: render profile (`default` when left out), size of frames (256 px), views.
 
     Raises:
-        ValueError: on an unknown render profile.
+        ValueError: on an unknown render profile or view.
         SuiteEnvironmentError: when its environment is not installed.
         AssetsError: when its assets are not found.
         RemoteSuiteError: when its worker cannot stand.
     """
-    spec = libero_spec(suite, render_profile)
+    spec = with_views(libero_spec(suite, look.render_profile), look.views)
     environment = environments()["libero"]
     python, folder, assets = environment.python(), environment.folder, find_assets()
     options = {
         "suite": suite,
         "render_profile": spec.render_profile,
-        "view_size": view_size or VIEW_SIZE,
+        "view_size": look.view_size or VIEW_SIZE,
         "assets": str(assets),
         "folder": str(folder),
+        "views": look.views,
+        "perturb": look.perturb,
     }
     config = {
         "LIBERO_CONFIG_PATH": str(folder / "config"),
         "NUMBA_CACHE_DIR": str(folder / "numba"),
         "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
     }
-    return RemoteSuite(spec, python, "sim.suites.libero.suite:Libero", options, environment=config)
+    return RemoteSuite(spec, python, "sim.suites.libero.suite:make", options, environment=config)

@@ -14,14 +14,15 @@ import numpy as np
 
 from policy.types import Observation
 from sim.render import FrameRenderer, get_profile
-from sim.suites.base import EpisodeStart, StepResult
+from sim.suites.base import EpisodeStart, Scene, StepResult
+from sim.suites.camera import project
+from sim.suites.dress import dress
 from sim.suites.libero.convert import STATES
 from sim.suites.libero.expert import expert_action
 from sim.suites.libero.judge import Judge, other_instruction
 from sim.suites.libero.scene import begin, build, load_benchmark, tasks_of
 from sim.suites.libero.spec import (
     RATE_HZ,
-    VIEWS,
     WAIT_ACTION,
     WAIT_STEPS,
     axis_angle,
@@ -30,7 +31,9 @@ from sim.suites.libero.spec import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, Int32, UInt8
+    from jaxtyping import Bool, Float32, Float64, Int32, UInt8
+
+    from sim.suites.base import TrainingSuite
 
 
 class Libero:
@@ -96,7 +99,8 @@ class Libero:
 
     def observe(self) -> Observation:
         """Render both views and read proprioception."""
-        frames = tuple(self.render(view, self._view_size) for view in VIEWS)
+        views = self.spec.observation.views
+        frames = tuple(self.render(view, self._view_size) for view in views)
         stamp = self._steps / RATE_HZ
         return Observation(frames, self.proprioception(), self._instruction, stamp, self._episode)
 
@@ -137,13 +141,20 @@ class Libero:
         self, points: Float32[np.ndarray, "k 3"], view: str
     ) -> tuple[Float32[np.ndarray, "k 2"], Bool[np.ndarray, " k"]]:
         """Where world points, metres, appear in a view: (u, v) in [0, 1], and whether in frame."""
-        camera = self._data.camera(view)
-        local = (np.asarray(points, np.float64) - camera.xpos) @ camera.xmat.reshape(3, 3)
-        depth = np.maximum(-local[:, 2], 1e-6)
-        scale = 0.5 / np.tan(np.radians(self._model.camera(view).fovy[0]) / 2)
-        uv = 0.5 - scale * local[:, :2] / depth[:, None]  # mirrored: u falls where x rises
-        inside = (local[:, 2] < 0) & (uv >= 0).all(1) & (uv <= 1).all(1)
-        return uv.astype(np.float32), inside
+        return project(self._model, self._data, view, points, mirrored=True)
+
+    def scene(self) -> Scene:
+        """The compiled model and its state."""
+        return Scene(self._model, self._data)
+
+    def move_arm(self, offsets: Float64[np.ndarray, " 7"]) -> None:
+        """Let the running episode begin with the joints elsewhere, by so many radians."""
+        robot = self._env.robots[0]
+        self._data.qpos[robot._ref_joint_pos_indexes] += offsets
+        self._data.qvel[robot._ref_joint_vel_indexes] = 0.0
+        self._env.sim.forward()
+        robot.controller.update(force=True)
+        robot.controller.reset_goal()
 
     def close(self) -> None:
         """Free the simulator and its GL contexts."""
@@ -159,3 +170,8 @@ class Libero:
         if self._renderer is None:
             raise RuntimeError(f"{self.spec.name} was closed")
         return self._renderer
+
+
+def make(views: list[str] | None, perturb: dict[str, float], **options: Any) -> TrainingSuite:
+    """A suite with some of its cameras, perturbed; `options` are those of `Libero`."""
+    return dress(Libero(**options), tuple(views) if views else None, perturb)

@@ -87,10 +87,11 @@ class Layout:
     arm: tuple[float, ...]
 
 
-def sample_layout(rng: np.random.Generator, task: Task) -> Layout:
-    """Draw a layout in which `task` can be done."""
+def sample_layout(rng: np.random.Generator, task: Task, least_others: int = 0) -> Layout:
+    """Draw a layout in which `task` can be done, with at least so many other objects."""
     others = [c for c in COLOURS if c != task.colour]
-    present = [task.colour, *rng.permutation(others)[: rng.integers(1, 4)]]
+    order, count = rng.permutation(others), int(rng.integers(1, 4))
+    present = [task.colour, *order[: max(count, least_others)]]
     shapes = [task.shape, *rng.choice(SHAPES, len(present) - 1)]
     places = _sample_places(rng, len(present), task)
     movables = {

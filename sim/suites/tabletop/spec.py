@@ -12,7 +12,7 @@ HORIZON = 8
 MAX_STEPS = 180
 RENDER_PROFILE = "lowpoly"
 ROLES = ("object", "gripper", "goal")
-_STATE_NAMES = (
+STATE_NAMES = (
     "eef_x [m]",
     "eef_y [m]",
     "eef_z [m]",
@@ -22,7 +22,7 @@ _STATE_NAMES = (
     "gripper_left [m]",
     "gripper_right [m]",
 )
-_ACTION_NAMES = (
+ACTION_NAMES = (
     "dx [0.05 m]",
     "dy [0.05 m]",
     "dz [0.05 m]",
@@ -41,8 +41,8 @@ def tabletop_spec(render_profile: str | None = None) -> SuiteSpec:
     """
     return SuiteSpec(
         name="tabletop",
-        observation=ObservationSpec(VIEWS, _STATE_NAMES),
-        action=ActionSpec(_ACTION_NAMES, HORIZON, RATE_HZ),
+        observation=ObservationSpec(VIEWS, STATE_NAMES),
+        action=ActionSpec(ACTION_NAMES, HORIZON, RATE_HZ),
         max_steps=MAX_STEPS,
         render_profile=get_profile(render_profile or RENDER_PROFILE).name,
         roles=ROLES,

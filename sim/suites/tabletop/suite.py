@@ -11,13 +11,15 @@ import numpy as np
 
 from policy.types import Observation
 from sim.render import FrameRenderer, decimate_xml, get_profile
-from sim.suites.base import EpisodeStart, StepResult
+from sim.suites.base import EpisodeStart, Scene, StepResult
+from sim.suites.camera import project
+from sim.suites.panda import proprioception
 from sim.suites.tabletop.control import Controller
 from sim.suites.tabletop.expert import PUSH_FAR, expert_action
 from sim.suites.tabletop.layout import ARM_POSE, lane_is_free, sample_layout
 from sim.suites.tabletop.phase import phase_of
 from sim.suites.tabletop.scene import TabletopEnv, apply_layout
-from sim.suites.tabletop.spec import RATE_HZ, VIEWS, tabletop_spec
+from sim.suites.tabletop.spec import RATE_HZ, tabletop_spec
 from sim.suites.tabletop.state import Probe
 from sim.suites.tabletop.tasks import (
     SIDES,
@@ -62,14 +64,15 @@ class Tabletop:
         self._view_size = view_size
         self._probe = Probe(self._model)
         self._upright = self._upright_hand()
-        self._episode = -1
+        self._episode, self._least_others = -1, 0
         self.reset(0)
 
     def reset(self, seed: int) -> EpisodeStart:
         """Lay out the scene of `seed`: task, poses, colours, light."""
         self._task: Task = task_of_seed(seed)
         self._instruction = self._task.instruction
-        self.arrange(sample_layout(np.random.default_rng(seed), self._task))
+        rng = np.random.default_rng(seed)
+        self.arrange(sample_layout(rng, self._task, self._least_others))
         return EpisodeStart(self._task.family, self._instruction, self._hash())
 
     def arrange(self, layout: Layout) -> None:
@@ -106,21 +109,15 @@ class Tabletop:
 
     def observe(self) -> Observation:
         """Render all views and read proprioception."""
-        frames = tuple(self._renderer.frame(self._data, v, self._view_size) for v in VIEWS)
+        views = self.spec.observation.views
+        frames = tuple(self._renderer.frame(self._data, v, self._view_size) for v in views)
         return Observation(
             frames, self.proprioception(), self._instruction, self._steps / RATE_HZ, self._episode
         )
 
     def proprioception(self) -> Float32[np.ndarray, " 8"]:
         """Hand position [m], hand orientation as axis times angle [rad], finger positions [m]."""
-        quat = np.zeros(4)
-        mujoco.mju_mat2Quat(quat, self._data.site_xmat[self._probe.eef])
-        # The hand points down, half a turn from zero: keep the axis's sign, so nothing ever jumps.
-        quat = quat if quat[1] >= 0 else -quat
-        sine = np.linalg.norm(quat[1:])
-        vector = quat[1:] / sine * 2 * np.arctan2(sine, quat[0])
-        fingers = self._data.qpos[self._probe.fingers]
-        return np.concatenate([self._data.site_xpos[self._probe.eef], vector, fingers]).astype("f4")
+        return proprioception(self._data, self._probe.eef, self._probe.fingers)
 
     def step(self, action: Float32[np.ndarray, " 7"]) -> StepResult:
         """Advance one control step of 50 ms. Renders nothing.
@@ -160,23 +157,8 @@ class Tabletop:
     def project(
         self, points: Float32[np.ndarray, "k 3"], view: str
     ) -> tuple[Float32[np.ndarray, "k 2"], Bool[np.ndarray, " k"]]:
-        """Where world points appear in a view.
-
-        Args:
-            points: world positions, m.
-            view: camera name.
-
-        Returns:
-            (u, v) per point, from (0, 0) at the top left to (1, 1) at the bottom right, and whether
-            the point lies in front of the camera and inside the frame (it may still be occluded).
-        """
-        camera = self._data.camera(view)
-        local = (np.asarray(points, np.float64) - camera.xpos) @ camera.xmat.reshape(3, 3)
-        depth = np.maximum(-local[:, 2], 1e-6)
-        scale = 0.5 / np.tan(np.radians(self._model.camera(view).fovy[0]) / 2)
-        uv = 0.5 + scale * local[:, :2] * (1.0, -1.0) / depth[:, None]
-        inside = (local[:, 2] < 0) & (uv >= 0).all(1) & (uv <= 1).all(1)
-        return uv.astype(np.float32), inside
+        """Where world points, metres, appear in a view: (u, v) in [0, 1], and whether in frame."""
+        return project(self._model, self._data, view, points)
 
     def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
         """Instance mask of a view and the name of each id (0 is background)."""
@@ -202,6 +184,19 @@ class Tabletop:
         """Free the simulator and its GL contexts."""
         self._renderer.close()
         self._env.close()
+
+    def scene(self) -> Scene:
+        """The compiled model and its state."""
+        return Scene(self._model, self._data)
+
+    def add_distractors(self, least: int) -> None:
+        """From the next reset on: at least so many objects beside the target, up to three."""
+        self._least_others = least
+
+    def move_arm(self, offsets: Float64[np.ndarray, " 7"]) -> None:
+        """Let the running episode begin with the joints elsewhere, by so many radians."""
+        self._controller.reset(np.add(self._layout.arm, offsets).tolist())
+        mujoco.mj_forward(self._model, self._data)
 
     def save_state(self) -> Float64[np.ndarray, " state"]:
         """Everything that the physics of the running episode depends on, as one vector."""

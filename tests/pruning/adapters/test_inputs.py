@@ -102,6 +102,24 @@ def test_neighbours_and_padding_change_nothing(llava: Any, method: str) -> None:
             torch.testing.assert_close(row[mask.bool()][-1], alone[-1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["llava", "paligemma"])
+@torch.inference_mode()
+def test_eager_attention_agrees(name: str) -> None:
+    """Masks are numbers to add there; padded, ragged, and without padding."""
+    case = CASES[name]
+    model = case.model()
+    for rows in (1, 3):
+        inputs = batch(case, samples(case, rows))
+        answers = []
+        for attention in ("sdpa", "eager"):
+            model.set_attn_implementation(attention)
+            with prune(model, FASTV):
+                logits = model(**inputs).logits[inputs["attention_mask"].bool()]
+                answers.append((logits, model.generate(**inputs, **GREEDY)))
+        torch.testing.assert_close(answers[0][0], answers[1][0], atol=1e-4, rtol=1e-4)
+        assert answers[0][1].equal(answers[1][1])
+
+
 @torch.inference_mode()
 def test_a_row_without_pictures_is_left_alone(llava: Any) -> None:
     case, g = CASES["llava"], torch.Generator().manual_seed(3)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 
 from pruning.adapters import AdapterError, prune, supported
+from pruning.adapters.families.llava import Llava
 from pruning.base import MethodError
 from pruning.methods.fastv import FastV
 from tests.pruning.adapters.models import CASES, batch, samples
@@ -65,6 +67,34 @@ def test_what_cannot_be_pruned_says_so(model: torch.nn.Module) -> None:
         model(**batch(CASE, samples(CASE, 1)))
         with pytest.raises(AdapterError, match="being pruned already"):
             prune(model, FastV(keep=1)).start()
+
+
+@torch.inference_mode()
+def test_counts_are_those_of_every_layer(model: torch.nn.Module) -> None:
+    drawn = samples(CASE, 2)
+    real, visual = sum(len(one.ids) for one in drawn), sum(sum(one.views) for one in drawn)
+    short = real - visual + visual // 4
+    with prune(model, FastV(keep=0.25, cut=2)) as session:
+        model.generate(**batch(CASE, drawn), max_new_tokens=3, do_sample=False, eos_token_id=None)
+    counts = session.counts
+    assert counts.tokens_in == [real] * 3 + [short] * 3
+    assert counts.tokens_out == [real] * 2 + [short] * 4
+    assert (counts.prefills, counts.decode_steps, counts.calls) == (1, 2, 2)  # one image, and two
+    assert 0 < counts.selection_ms < 60_000
+
+
+class Guest(Llava):
+    models = ("Guest",)
+
+
+def test_a_family_may_come_from_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("guest", "tests_of_adapters:Guest", "leanvla.adapters")
+    monkeypatch.setattr("pruning.adapters.api.entry_points", lambda group: [point])
+    monkeypatch.setitem(sys.modules, "tests_of_adapters", sys.modules[__name__])
+    assert supported()[-1] == "Guest"
+    model = CASE.model()
+    model.__class__ = type("Guest", (torch.nn.Module,), {})
+    assert prune(model, "fastv", 0.5).family.models == ("Guest",)
 
 
 @torch.inference_mode()

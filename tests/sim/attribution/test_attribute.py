@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from leanvla.report.attribution import sentences
 from sim.attribution.attribute import attribute
 from sim.attribution.bisect import Vote, turning_point, vote
 from sim.attribution.divergence import action_gap
 from sim.attribution.lab import Actor, AttributionError, Lab, Trial
 from sim.rollout.types import EpisodeRecord, Source
-from tests.sim.twin_fakes import FREEZES, JUMPS, SPEC, WRONG_QUERY, CliffPolicy, CliffSuite
+from tests.sim.twin_fakes import FREEZES, JUMPS, SPEC, STICKS, WRONG_QUERY, CliffPolicy, CliffSuite
 
 SEED = 5
 SUITE = Source(f"{CliffSuite.__module__}:CliffSuite")
@@ -60,7 +61,17 @@ def test_a_stall_is_told_from_a_loss_and_found_on_the_dense_path(lab):
     assert found.query == 4  # the last dense query that begins inside the stretch 0.1 ... 0.19
     assert found.views[0].vote is None
     assert found.culprits == ()
+    assert found.mended is None
     assert found.pruned_steps == 40 > found.dense_steps
+
+
+def test_a_stall_that_noise_mends_is_told_and_found_on_the_undisturbed_course(lab):
+    found = attribute(lab, record(STICKS), actor("dense", 1.0), actor(STICKS))
+    assert (found.kind, found.query, found.step) == ("stalled", 4, 8)
+    assert found.mended.won
+    assert not found.mended.undisturbed
+    assert {one.trials for one in found.turning.votes} == {1}
+    assert any("A little noise" in sentence for sentence in sentences(record(STICKS), found))
 
 
 def test_what_cannot_be_attributed_is_refused(lab):

@@ -112,6 +112,7 @@ class PolicyNode(LifecycleNode):
             return FAILURE
         with self._lock:
             self._tape.remember(session.senses.pairing)
+            session.mover.settle()  # what was told meanwhile was others' word
             session.new_epoch("activated", episode=True)
             self._open = True
             if self._runs is not None:

@@ -1,0 +1,1 @@
+"""Episodes that look, sound or begin a little differently, over any suite."""

@@ -24,6 +24,7 @@ from sim.rollout.types import Deadlines, Job, RolloutError, Source  # noqa: E402
 from sim.rollout.worker import WorkerSpec  # noqa: E402
 from sim.sweep.ray_pool import RayCluster, RayOptions, RayPool, _Slot  # noqa: E402
 
+pytestmark = pytest.mark.timeout(600)  # processes start one after the other on a busy machine
 FAKES = "tests.sim.fakes"
 PATIENT = Deadlines(start=90.0, request=20.0, query=20.0)
 CELLS = grid(["random", "vla_pruner"], [1.0, 0.25])

@@ -29,7 +29,7 @@ CHOICES = {
     "warmup": ("semantic", "dense", "current"),
     "action_source": ("history", "current"),
 }
-PAPER = {"hold": "zero", "normalise": False, "warmup": "dense", "row_stride": 1}
+PAPER = {"hold": "zero", "normalise": False, "warmup": "dense"}
 RELEASE = {**PAPER, "semantic_rows": "last", "bf16": True}
 
 
@@ -79,7 +79,7 @@ class VLAPruner(Method):
     warmup: Literal["semantic", "dense", "current"] = "semantic"
     action_layer: int | None = None
     bf16: bool = False
-    row_stride: int = 2
+    row_stride: int = 1
 
     def __post_init__(self) -> None:
         """Check the fields."""

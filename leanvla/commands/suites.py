@@ -46,11 +46,12 @@ def _list() -> None:
     from sim.suites.environment import environments
 
     known = environments()
+    width = max(map(len, SUITES))
     for name in SUITES:
         needs = known.get(name.partition("_")[0])
         state = "ready" if needs is None or needs.installed else "not installed"
         hint = "" if state == "ready" or needs is None else f": leanvla suites install {needs.name}"
-        print(f"{name:<16} {suite_spec(name).max_steps:>4} steps  {state}{hint}")
+        print(f"{name:<{width}} {suite_spec(name).max_steps:>4} steps  {state}{hint}")
 
 
 def _find(name: str) -> Environment:

@@ -48,7 +48,8 @@ def show_plan(runs: Sequence[SweepRun], config: Sweep) -> int:
         guess = f", {cost.borrowed} by their mean" if cost.borrowed else ""
         table.add_row(*row, f"{hours:.2f}", f"{cost.measured} episodes{guess}")
     Console(width=PLAIN_WIDTH, highlight=False).print(table)
-    print(f"{episodes} episodes to run, {total:.2f} hours on {workers} worker(s) at no loss")
+    least = "at least " if unknown else ""
+    print(f"{episodes} episodes to run, {least}{total:.2f} hours on {workers} worker(s) at no loss")
     for title in unknown:
         _say(f"{title}: nothing was measured yet; sweep two seeds first, or name --costs FOLDER")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from leanvla_ros.qos import LATCHED
+from leanvla_ros.qos import RUN
 from leanvla_ros.runs import ActionDesk, Runs
 from rosidl_adapter.parser import parse_action_string
 from std_msgs.msg import String
@@ -21,7 +21,7 @@ ACTION = Path("ros2_ws/src/leanvla_msgs/action/RunInstruction.action")
 
 
 def test_a_run_is_told_about_preempted_and_canceled(robot):
-    said = robot.listen(String, "/policy_node/run", LATCHED)
+    said = robot.listen(String, "/policy_node/run", RUN)
     told = lambda: [json.loads(message.data) for message in said]  # noqa: E731
     robot.chain()
     wait_for(lambda: told()[-1]["step"] > 5, what="steps")

@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 from leanvla_ros.convert import to_diagnostics, to_image, to_message, to_time
 from leanvla_ros.inputs import message_type
 from leanvla_ros.overlay import draw_kept
-from leanvla_ros.qos import LATCHED, LIVE
+from leanvla_ros.qos import LATCHED, LIVE, RUN
 from policy.robot.health import Latest
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Outputs:
         self._status = self._make(DiagnosticArray, "~/status", 10)
         self._diagnostics = self._make(DiagnosticArray, "/diagnostics", 10)
         self._specs = self._make(String, "~/specs", LATCHED)
-        self._run = self._make(String, "~/run", LATCHED)
+        self._run = self._make(String, "~/run", RUN)
         self._debug = self._make(Image, "~/debug/image", 1)
         self.published_s = self.published_cpu_s = 0.0
         self.times = {"overhead": Latest(), "overhead_cpu": Latest()}

@@ -46,6 +46,10 @@ LIVE = QoSProfile(
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
+# The end of a run and the begin of the next are said in one breath: neither may replace the other.
+RUN = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=8, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 
 
 def profile(qos: Qos) -> QoSProfile:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,13 @@ from policy.openvla.attention import plain_attention
 from policy.openvla.checkpoint import load_tensors
 from policy.training.data import Batch, Sampler
 from policy.training.objective import Losses, TrainingNet
+from policy.training.optimise import (
+    host_state,
+    learning_scale,
+    make_optimizers,
+    spread,
+    take_step,
+)
 from policy.training.resize import resize_patches
 from policy.training.standing import (
     Standing,
@@ -95,30 +101,20 @@ class Progress:
 def fit(job: Job, data: TrainingData, report: Callable[[Progress], None]) -> Path:
     """Train and return the path of the averaged weights.
 
-    The workers are forked, so that all of them read one copy of the frames.
-
     Raises:
         StandingError: when a run to go on with is damaged, or was shared by other `workers`.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    if _first(job).stage >= len(job.recipe.stages):
-        pass
-    elif job.workers == 1:
-        _work(0, job, data, None, report)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            meeting = f"file://{folder}/meet"
-            torch.multiprocessing.start_processes(
-                _work, (job, data, meeting, report), job.workers, start_method="fork"
-            )
+    if _first(job).stage < len(job.recipe.stages):
+        spread(_work, (job, data, report), job.workers)
     return job.out / "weights.safetensors"
 
 
 def _work(
     rank: int,
+    meeting: str | None,
     job: Job,
     data: TrainingData,
-    meeting: str | None,
     report: Callable[[Progress], None],
 ) -> None:
     torch.set_num_threads(1)
@@ -162,7 +158,9 @@ class Trainer:
         self.net.to(job.device)
         self.average = [p.detach().clone() for p in self.net.parameters()]
         self.forward = torch.compile(self.net, dynamic=False) if job.compile else self.net
-        self.optimizers = make_optimizers(self.net, stage.learning_rate, job.recipe.weight_decay)
+        self.optimizers = make_optimizers(
+            self.net, stage.learning_rate, job.recipe.weight_decay, _is_inner
+        )
         self.steps = math.ceil(stage.samples / (stage.batch * job.workers))
 
     def run(
@@ -188,7 +186,7 @@ class Trainer:
                     meter.tell(step, report)
         if rank == 0:
             self.save(Standing(job.part, number + 1, 0, job.workers))
-        return _state(self.net)
+        return host_state(self.net)
 
     def step(self, step: int, batch: Batch) -> Losses:
         """One optimiser step over all workers."""
@@ -197,22 +195,19 @@ class Trainer:
         with torch.autocast(job.device, torch.bfloat16):
             losses = self.forward(*tensors, self.stage.pool, recipe.label_sigma_bins)
         self.net.total(losses, recipe).backward()
-        if job.workers > 1:
-            _average_gradients(self.net, job.workers)
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        scale = self._schedule(step)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * scale
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        decay = min(recipe.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - decay)
+        take_step(
+            self.net,
+            self.optimizers,
+            self.average,
+            scale=learning_scale(step, self.steps, recipe.warmup_steps, self.stage.final),
+            decay=min(recipe.ema, (step + 1) / (step + 10)),
+            workers=job.workers,
+        )
         return Losses(*(loss.detach() for loss in losses))
 
     def save(self, standing: Standing) -> None:
         """Write averaged and raw weights, and where the run stands, each whole or not at all."""
-        raw = _state(self.net)
+        raw = host_state(self.net)
         names = [name for name, _ in self.net.named_parameters()]
         averaged = raw | dict(zip(names, (p.cpu() for p in self.average), strict=True))
         for name, state in (("weights", averaged), ("raw", raw)):
@@ -220,11 +215,6 @@ class Trainer:
             save_file({k: v.contiguous() for k, v in state.items()}, partial)
             os.replace(partial, self.job.out / f"{name}.safetensors")
         write_standing(self.job.out, standing, self.net, self.average, self.optimizers)
-
-    def _schedule(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / self.job.recipe.warmup_steps)
-        fall = self.steps * self.stage.final
-        return warm * min(1.0, (self.steps - step) / fall) if fall else warm
 
 
 class Meter:
@@ -315,39 +305,10 @@ def take_weights(net: TrainingNet, weights: dict[str, Tensor]) -> None:
     net.load_state_dict(weights, strict=False)
 
 
-def make_optimizers(
-    net: TrainingNet, learning_rate: float, weight_decay: float
-) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside blocks and layers, AdamW for everything else."""
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in net.named_parameters():
-        inner = parameter.ndim == 2 and (".blocks." in name or ".layers." in name)
-        inner = inner and ".scale." not in name and ".shift." not in name
-        (matrices if inner else others).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
-    return optimizers
-
-
-def _average_gradients(net: TrainingNet, workers: int) -> None:
-    gradients = [p.grad for p in net.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= workers
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-def _state(net: TrainingNet) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
+def _is_inner(name: str) -> bool:
+    """Matrices inside blocks and layers, but for FiLM's, which begin near zero."""
+    inside = ".blocks." in name or ".layers." in name
+    return inside and ".scale." not in name and ".shift." not in name
 
 
 def _carry(state: dict[str, Tensor], patch: int, grid: int) -> dict[str, Tensor]:

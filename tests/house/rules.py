@@ -27,6 +27,8 @@ FOLDERS = {"leanvla_ros": "ros2_ws/src/leanvla_ros/leanvla_ros"}
 ALSO = {
     "ros2_ws/src/leanvla_ros/leanvla_ros/sim_node.py": {"sim"},
     "leanvla/commands/record.py": {"leanvla_ros"},
+    # Weights move alike, whatever the network.
+    "vlm/training/loop.py": {"policy"},
 }
 NEVER_IMPORTED = {"dill", "joblib", "shelve", "marshal", "torchvision", "timm"}
 NEVER_CALLED = {"eval", "exec", "breakpoint", "__import__"}

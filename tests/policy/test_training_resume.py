@@ -89,3 +89,11 @@ def test_skipped_batches_are_those_not_drawn() -> None:
         one.draw()
     other.skip(4)
     assert (one.draw().proprio == other.draw().proprio).all()
+
+
+def test_two_processes_share_every_step(tmp_path: Path) -> None:
+    alone, shared = train(tmp_path / "one"), train(tmp_path / "two", workers=2)
+    assert read_standing(tmp_path / "two") == (0, 2, 0, 2)
+    # Half the steps of twice the batch: other weights than one process makes, of the same shapes.
+    assert alone.keys() == shared.keys()
+    assert any(not torch.equal(value, shared[name]) for name, value in alone.items())

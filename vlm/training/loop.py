@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,13 @@ import torch
 from safetensors.torch import save_file
 from torch import distributed
 
+from policy.training.optimise import (
+    host_state,
+    learning_scale,
+    make_optimizers,
+    spread,
+    take_step,
+)
 from vlm.training.data import SceneData, draw_of_step
 from vlm.training.objective import Losses, TrainingNet
 from vlm.training.sequence import (
@@ -79,27 +85,17 @@ class Progress:
 
 
 def fit(job: Job, data: SceneData, report: Callable[[Progress], None]) -> Path:
-    """Train, or go on, and return the path of the averaged weights.
-
-    Workers are forked, so that all of them share one reading of the lists.
-    """
+    """Train, or go on, and return the path of the averaged weights."""
     job.out.mkdir(parents=True, exist_ok=True)
-    if job.workers == 1:
-        _work(0, job, data, None, report)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            meeting = f"file://{folder}/meet"
-            torch.multiprocessing.start_processes(
-                _work, (job, data, meeting, report), job.workers, start_method="fork"
-            )
+    spread(_work, (job, data, report), job.workers)
     return job.out / "weights.safetensors"
 
 
 def _work(
     rank: int,
+    meeting: str | None,
     job: Job,
     data: SceneData,
-    meeting: str | None,
     report: Callable[[Progress], None],
 ) -> None:
     torch.set_num_threads(1)
@@ -131,7 +127,10 @@ class Trainer:
         self.net.to(job.device)
         self.average = [p.detach().clone() for p in self.net.parameters()]
         self.optimizers = make_optimizers(
-            self.net, self.stage.learning_rate, job.recipe.weight_decay
+            self.net,
+            self.stage.learning_rate,
+            job.recipe.weight_decay,
+            lambda name: ".layers." in name,
         )
         self.steps = math.ceil(self.stage.frames / (self.stage.batch * job.workers))
         self.step = 0
@@ -150,7 +149,7 @@ class Trainer:
                     saved = time.monotonic()
         if self.rank == 0:
             self.save()
-        return _state(self.net)
+        return host_state(self.net)
 
     def advance(self, data: SceneData) -> Losses:
         """One optimiser step over all workers."""
@@ -163,17 +162,14 @@ class Trainer:
         with torch.autocast(job.device, torch.bfloat16):
             losses = self.net(*inputs)
         self.net.total(losses, recipe).backward()
-        if job.workers > 1:
-            _average_gradients(self.net, job.workers)
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        scale = self._schedule()
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * scale
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        decay = min(recipe.ema, (self.step + 1) / (self.step + 10))
-        torch._foreach_lerp_(self.average, list(self.net.parameters()), 1 - decay)
+        take_step(
+            self.net,
+            self.optimizers,
+            self.average,
+            scale=learning_scale(self.step, self.steps, recipe.warmup_steps, self.stage.final),
+            decay=min(recipe.ema, (self.step + 1) / (self.step + 10)),
+            workers=job.workers,
+        )
         return Losses(*(loss.detach() for loss in losses))
 
     def inputs(self, data: SceneData, draw: Draw, rng: np.random.Generator) -> list[Tensor]:
@@ -200,7 +196,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write averaged weights and everything that is needed to go on, each whole or not."""
-        raw = _state(self.net)
+        raw = host_state(self.net)
         names = [name for name, _ in self.net.named_parameters()]
         average = dict(zip(names, (p.cpu() for p in self.average), strict=True))
         weights = {k: v.contiguous() for k, v in (raw | average).items()}
@@ -223,11 +219,6 @@ class Trainer:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.step = saved["step"]
-
-    def _schedule(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.job.recipe.warmup_steps)
-        fall = self.steps * self.stage.final
-        return warm * min(1.0, (self.steps - self.step) / fall) if fall else warm
 
 
 class Meter:
@@ -263,27 +254,6 @@ class Meter:
         self.count, self.since = 0, now
 
 
-def make_optimizers(
-    net: TrainingNet, learning_rate: float, weight_decay: float
-) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside layers, AdamW for everything else."""
-    matrices: list[torch.nn.Parameter] = []
-    others: list[torch.nn.Parameter] = []
-    for name, parameter in net.named_parameters():
-        inner = parameter.ndim == 2 and ".layers." in name
-        (matrices if inner else others).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
-    return optimizers
-
-
 def model_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own tensors of a training run, without the training heads."""
     prefix = "model."
@@ -293,21 +263,8 @@ def model_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _average_gradients(net: TrainingNet, workers: int) -> None:
-    gradients = [p.grad for p in net.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    flat /= workers
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
 def _load(path: Path) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True) if path.exists() else None
-
-
-def _state(net: TrainingNet) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in net.state_dict().items()}
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:

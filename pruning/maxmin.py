@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.jit import compiled
-from pruning.topk import host_array, on_host
+from pruning.topk import host_array, on_host, traced
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Bool, Float, Float32, Int64
     from torch import Tensor
 
@@ -107,14 +109,29 @@ def greedy_static(
     itself = torch.eye(n, dtype=torch.bool, device=distance.device)
     others = candidates.unsqueeze(1) & ~itself
     nearest = distance.masked_fill(~others, always).amin(-1).masked_fill(~candidates, never)
-    distance = distance.masked_fill(itself, never)
-    chosen = [nearest.argmax(-1, keepdim=True)]
+    row = _row_picker(distance.masked_fill(itself, never))
+    chosen = [nearest.argmax(-1)]
     nearest = torch.full_like(nearest, always).masked_fill(~candidates, never)
     for _ in range(k - 1):
-        row = chosen[-1].unsqueeze(-1).expand(-1, 1, n)
-        nearest = torch.minimum(nearest, distance.gather(1, row).squeeze(1))
-        chosen.append(nearest.argmax(-1, keepdim=True))
-    return torch.cat(chosen, -1).sort(-1).values
+        nearest = torch.minimum(nearest, row(chosen[-1]))
+        chosen.append(nearest.argmax(-1))
+    return torch.cat(chosen).view(k, -1).mT.contiguous().sort(-1).values
+
+
+def _row_picker(
+    distance: Float[Tensor, "g n n"],
+) -> Callable[[Int64[Tensor, " g"]], Float[Tensor, "g n"]]:
+    """Gives the row of one token of every group.
+
+    Traced, that is two nodes of a graph instead of five; eager, one kernel and not two.
+    """
+    import torch
+
+    groups, n = distance.shape[:2]
+    if not traced(distance):
+        return lambda token: distance.gather(1, token.view(-1, 1, 1).expand(-1, 1, n)).squeeze(1)
+    table, start = distance.flatten(0, 1), torch.arange(groups, device=distance.device) * n
+    return lambda token: table.index_select(0, token + start if groups > 1 else token)
 
 
 def _distances(features: Float32[np.ndarray, "c d"]) -> Float32[np.ndarray, "c c"]:

@@ -39,23 +39,32 @@ def attend(
     *,
     causal: bool = False,
     mask: Float[Tensor, "#b 1 #q s"] | None = None,
+    shown: list[Float[Tensor, "b h q s"]] | None = None,
 ) -> Float[Tensor, "b h q d"]:
     """Attention of `q` over `k`, `v`; `causal` needs as many queries as keys.
 
     A `mask` is added to the logits (minus infinity hides a key) and takes the place of `causal`.
+    With `shown`, attention is written out and its probabilities are appended.
 
     Grouped keys (`kv < h`) serve the query heads `g * h / kv ... (g + 1) * h / kv - 1`, the layout
     of Hugging Face's Llama.
     """
-    if _plain:
-        return _plain_attend(q, k, v, causal, mask)
+    if _plain or shown is not None:
+        return _plain_attend(q, k, v, causal, mask, shown)
     grouped = q.shape[1] != k.shape[1]
     return functional.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=grouped
     )
 
 
-def _plain_attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None) -> Tensor:
+def _plain_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    mask: Tensor | None,
+    shown: list[Tensor] | None,
+) -> Tensor:
     if q.shape[1] != k.shape[1]:
         times = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
@@ -65,4 +74,7 @@ def _plain_attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | 
     elif causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
         scores = scores.masked_fill(future, float("-inf"))
-    return scores.softmax(-1) @ v
+    probabilities = scores.softmax(-1)
+    if shown is not None:
+        shown.append(probabilities)
+    return probabilities @ v

@@ -107,6 +107,7 @@ class SelfAttention(nn.Module):
         causal: bool,
         past: KeyValue | None,
         mask: Float[Tensor, "#b 1 #q t"] | None,
+        shown: list[Tensor] | None = None,
     ) -> LayerOutput:
         """Attend over `past` and the new tokens; the cache handed back holds both."""
         b, s, _ = x.shape
@@ -115,7 +116,7 @@ class SelfAttention(nn.Module):
         v = self.v_proj(x).view(b, s, self.kv_heads, -1).transpose(1, 2)
         if past is not None:
             k, v = torch.cat([past.k, k], 2), torch.cat([past.v, v], 2)
-        out = attend(q, k, v, causal=causal and s > 1, mask=mask)
+        out = attend(q, k, v, causal=causal and s > 1, mask=mask, shown=shown)
         return LayerOutput(self.o_proj(out.transpose(1, 2).reshape(b, s, -1)), q, KeyValue(k, v))
 
 
@@ -152,14 +153,16 @@ class DecoderLayer(nn.Module):
         past: KeyValue | None = None,
         mask: Float[Tensor, "#b 1 #q t"] | None = None,
         trace: list[tuple[Tensor, Tensor]] | None = None,
+        shown: list[Tensor] | None = None,
     ) -> LayerOutput:
         """Run the layer; queries and keys come back for side computations.
 
         A `mask` is added to the attention logits, in place of `causal`. A `trace` gets input and
-        output of both modules, after their norm and before the residual.
+        output of both modules, after their norm and before the residual. `shown` gets the attention
+        probabilities: for graphs, whose runtime makes that matrix anyway.
         """
         normed = self.input_layernorm(x)
-        attention = self.self_attn(normed, rope, causal=causal, past=past, mask=mask)
+        attention = self.self_attn(normed, rope, causal=causal, past=past, mask=mask, shown=shown)
         x = x + attention.x
         wide = self.post_attention_layernorm(x)
         change = self.mlp(wide)

@@ -11,7 +11,7 @@ import torch
 
 from policy.openvla.decoder import rotate
 from policy.openvla.engine.spans import NEXT
-from pruning.attention_rows import THINNED, attention_rows
+from pruning.attention_rows import THINNED, attention_rows, weighted_mean
 from pruning.base import ROW_KINDS
 from pruning.qk import mean_product, row_attention
 
@@ -94,20 +94,48 @@ def row_means(
     return {kind: frame.by_view(row) for kind, row in means.items()}
 
 
-def probed(
+def shown_means(
     frame: Frame,
-    probe: tuple[Tensor, Tensor],
-    needs: Collection[str],
+    probabilities: Float[Tensor, "1 h s s"],
+    kinds: Iterable[str],
     there: Places,
-    stride: int,
+    stride: int = 1,
+) -> dict[str, Float[Tensor, "v n"]]:
+    """`row_means` of a layer that shows its attention: one product, nothing computed again."""
+    at, means = torch.arange(frame.length), {}
+    for kind in kinds:
+        rows = _span(frame, kind)
+        member = ((at >= rows.start) & (at < rows.stop)).float()
+        weights = member * _weights(frame, kind, at, stride, there)
+        means[kind] = frame.by_view(weighted_mean(probabilities, weights, frame.visual))
+    return means
+
+
+class Probe(NamedTuple):
+    """What a layer leaves for its rows to be read.
+
+    Attributes:
+        q: rotated queries.
+        k: rotated keys.
+        shown: its attention, where it was written out.
+    """
+
+    q: Float[Tensor, "1 h s d"]
+    k: Float[Tensor, "1 kv s d"]
+    shown: Float[Tensor, "1 h s s"] | None
+
+
+def probed(
+    frame: Frame, probe: Probe, needs: Collection[str], there: Places, stride: int
 ) -> dict[str, Tensor]:
     """What queries and keys of the last full layer tell."""
-    kinds = sorted(ROW_KINDS & set(needs))
-    found = {
-        f"attention_{kind}": row
-        for kind, row in (row_means(frame, probe, kinds, there, stride) if kinds else {}).items()
-    }
-    q, k = probe
+    kinds, (q, k, shown) = sorted(ROW_KINDS & set(needs)), probe
+    means: dict[str, Tensor] = {}
+    if kinds and shown is not None:
+        means = shown_means(frame, shown, kinds, there, stride)
+    elif kinds:
+        means = row_means(frame, (q, k), kinds, there, stride)
+    found = {f"attention_{kind}": row for kind, row in means.items()}
     if "text_rows" in needs:
         hidden = ~there.real.expand(frame.layout.prompt, -1)
         if frame.causal:
@@ -161,15 +189,17 @@ def tower_looks(probes: Iterable[TowerProbe]) -> dict[str, Tensor]:
 
 def _rows(frame: Frame, kind: str, stride: int) -> Int64[Tensor, " r"]:
     """Indices of the rows of a kind; of those before the prompt only every `stride`-th."""
-    start, end = frame.text.start, frame.text.stop
+    rows, start = _span(frame, kind), frame.text.start
     if kind == "prefill":
-        return torch.cat([torch.arange(0, start, stride), torch.arange(start, end)])
-    if kind == "text":
-        return torch.arange(start, end)
-    if kind == "last":
-        return torch.arange(end - 1, end)
-    rows = frame.moved(frame.layout.action_rows)
+        return torch.cat([torch.arange(0, start, stride), torch.arange(start, rows.stop)])
     return torch.arange(rows.start, rows.stop)
+
+
+def _span(frame: Frame, kind: str) -> slice:
+    """Where the rows of a kind are, padding included."""
+    start, end = frame.text.start, frame.text.stop
+    spans = {"prefill": slice(0, end), "text": slice(start, end), "last": slice(end - 1, end)}
+    return spans.get(kind) or frame.moved(frame.layout.action_rows)
 
 
 def _weights(

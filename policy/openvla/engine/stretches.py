@@ -1,6 +1,7 @@
 """Stretches of the decoder as stages: layers up to a cut, layers from one cut on, one decode step.
 
-See `stages.py` for the walk, `places.py` for how a padded prompt changes nothing.
+See `stages.py` for the walk, `places.py` for how a padded prompt changes nothing. A float32 layer
+whose rows a choice averages writes its attention out, and the rows are read off it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from engines.session import TensorSpec
 from policy.openvla.decoder import KeyValue
-from policy.openvla.engine.looks import Frame, next_layer, probed, row_means
+from policy.openvla.engine.looks import Frame, Probe, next_layer, probed, row_means
 from policy.openvla.engine.places import Places, as_bias, places
 from policy.openvla.engine.stages import PROMPT, Stage, Wire, text_length
 from pruning.attention_rows import attention_rows
@@ -86,15 +87,18 @@ class Layers(Stage):
         for index in range(span.first, span.last):
             traced = span.trace_from is not None and index >= span.trace_from
             changes: list[tuple[Tensor, Tensor]] = []
-            layer = self.layers[index]
-            done = layer(x, rope, causal=causal, mask=mask, trace=changes if traced else None)
-            x, probe = done.x, (done.q, done.cache.k)
+            shown: list[Tensor] | None = [] if self._shows(index, x.dtype) else None
+            done = self.layers[index](
+                x, rope, causal=causal, mask=mask, trace=changes if traced else None, shown=shown
+            )
+            x, probe = done.x, Probe(done.q, done.cache.k, shown[0] if shown else None)
             caches.append(done.cache)
             for given, change in changes:
                 step = transition_variation(given, change, there.real)
                 trace = step if trace is None else trace + step
             if index == span.action_layer:
-                out["action_attention"] = row_means(frame, probe, ["action"], there)["action"]
+                rows = row_means(frame, (probe.q, probe.k), ["action"], there)
+                out["action_attention"] = rows["action"]
         if causal and caches:
             out |= self._cached(caches)
         if self.end:
@@ -106,6 +110,14 @@ class Layers(Stage):
         following: Any = self.layers[span.last]
         out |= next_layer(frame, following, x, rope, there, span.looks)
         return {"hidden": self.wire.out(x), **out}
+
+    def _shows(self, index: int, dtype: torch.dtype) -> bool:
+        """Whether a layer writes its attention out, since nearly all of its rows are read.
+
+        Scores are compared in fp32, so a half-precision layer computes the rows once more.
+        """
+        last = index == self.span.last - 1
+        return last and "prefill" in self.span.looks and dtype == torch.float32
 
     def _cached(self, caches: list[KeyValue]) -> dict[str, Tensor]:
         """Keys and values, with room for the tokens that will be decoded."""

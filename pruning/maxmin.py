@@ -126,12 +126,14 @@ def _row_picker(
     Traced, that is two nodes of a graph instead of five; eager, one kernel and not two.
     """
     import torch
+    from torch.nn import functional
 
     groups, n = distance.shape[:2]
     if not traced(distance):
         return lambda token: distance.gather(1, token.view(-1, 1, 1).expand(-1, 1, n)).squeeze(1)
     table, start = distance.flatten(0, 1), torch.arange(groups, device=distance.device) * n
-    return lambda token: table.index_select(0, token + start if groups > 1 else token)
+    # An embedding: the exporter puts no reshape before that gather.
+    return lambda token: functional.embedding(token + start if groups > 1 else token, table)
 
 
 def _distances(features: Float32[np.ndarray, "c d"]) -> Float32[np.ndarray, "c c"]:

@@ -67,7 +67,7 @@ test-ros: setup # the nodes between real processes over DDS, with ROS 2 from whe
 test-gpu: setup $(RTX)
 	$(BIN)/python -m pytest -m gpu
 
-graphs: setup # the graphs that ship beside `mini`: after a change of its architecture or of the exporter
+graphs: setup # the graphs that ship beside `mini`, or POLICY=mini-ar: after a change of its architecture or of the exporter
 	$(BIN)/python scripts/pack_graphs.py --policy $(POLICY)
 
 # Plans for NVIDIA GPUs are built in tests, without a GPU. The library has a licence of its own, so

@@ -249,6 +249,7 @@ def test_tasks_choose_seeds():
         seeds_of("libero_object", range(2), [9])
 
 
+@pytest.mark.alone
 def test_the_driver_costs_little_per_episode(tmp_path):
     """Handing out, listening to every query, storing and syncing; five milliseconds are the bar."""
     plan = Plan((DENSE,), tuple(range(40)), swap=True)

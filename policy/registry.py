@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.manifest import is_engine
 from policy.openvla.errors import PolicyNameError
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,7 @@ def resolve_policy(name_or_path: str | Path) -> Path:
     if folder.is_file():
         raise PolicyNameError(f"{folder} is a file: give the checkpoint folder that holds it")
     known = packaged_policies()
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     raise PolicyNameError(
         f"unknown policy {name!r}: give a checkpoint folder or one of "
         f"{', '.join(known) or 'none packaged'}{hint}"

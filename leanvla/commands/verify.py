@@ -66,6 +66,7 @@ def run(config: Verify) -> int:
         EngineError: for a damaged engine, or one that was made from other weights.
     """
     from engines.artefact import Engine
+    from leanvla.commands.engine_folder import engine_folder
     from leanvla.commands.export import Talk
     from policy.openvla.engine.verify import judge, verify
     from policy.registry import resolve_policy
@@ -85,23 +86,6 @@ def run(config: Verify) -> int:
     else:
         _show(engine, ledger, misses)
     return CHECK_FAILED if misses else 0
-
-
-def engine_folder(name: str | Path) -> Path:
-    """An engine's folder; for the name of a packaged policy that of the graphs it ships with.
-
-    Raises:
-        UsageError: when it ships without.
-    """
-    from policy.openvla.engine.packaged import packaged_engine, packaged_graphs
-    from policy.registry import packaged_policies, resolve_policy
-
-    if str(name) not in packaged_policies():
-        return Path(name)
-    checkpoint = resolve_policy(name)
-    if packaged_graphs(checkpoint) is None:
-        raise UsageError(f"{name} ships without graphs: export it, and name that folder")
-    return packaged_engine(checkpoint)
 
 
 def _check(config: Verify) -> None:

@@ -7,7 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from leanvla.commands.verify import TORCH, engine_folder
+from leanvla.commands.engine_folder import engine_folder
+from leanvla.commands.verify import TORCH
 from leanvla.errors import CHECK_FAILED, INTERRUPTED
 from leanvla.report.words import p_value
 from leanvla.run_folder import open_run_folder, write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.manifest import is_engine
+from engines.manifest import check_files, contents_sha256, is_engine, read_manifest
 from policy.openvla.errors import PolicyNameError
 from pruning.spelling import did_you_mean
 
@@ -52,6 +52,22 @@ def resolve_policy(name_or_path: str | Path) -> Path:
 def describing_files(folder: Path) -> Path:
     """Where a folder's `config.json` and tokenizer lie: in an engine, under `policy/`."""
     return folder / "policy" if is_engine(folder) else folder
+
+
+def engine_sha256(folder: Path, *, check: bool = False) -> str:
+    """Hash of everything that runs of an engine, whatever it is called and its ledger says.
+
+    Args:
+        folder: the engine's.
+        check: compare every file with the manifest, too.
+
+    Raises:
+        EngineError: when it cannot be read, or a file is not what the manifest says.
+    """
+    manifest = read_manifest(folder)
+    if check:
+        check_files(folder, manifest)
+    return contents_sha256(manifest)
 
 
 def load_policy(

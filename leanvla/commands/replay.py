@@ -25,6 +25,8 @@ class Replay:
     Attributes:
         recording: the recording.
         policy: packaged policy or checkpoint folder; `none` only reads and decodes.
+        engine: `auto` runs every cell that can be a graph on ONNX Runtime and says which cannot;
+            `torch` runs all of them eagerly; or the folder of an exported engine.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
         keep: keep ratios in (0, 1], separated by commas.
         out: folder of the results.
@@ -49,6 +51,7 @@ class Replay:
 
     recording: tyro.conf.Positional[Path]
     policy: str = "mini"
+    engine: str = "auto"
     method: str = "vla_pruner"
     keep: str = "0.25"
     out: Path = Path("runs/replay")
@@ -77,16 +80,17 @@ def run(config: Replay) -> int:
         ReplayError: when the recording cannot be read, or does not fit the policy.
         RerunError: when `--rerun` is asked for and rerun-sdk is not installed.
     """
-    from leanvla.commands.replay_plan import check, make_actors, open_source
+    from leanvla.commands.replay_plan import check, make_actors, make_policy_source, open_source
     from leanvla.commands.replay_play import play
     from leanvla.commands.replay_results import show, write
     from leanvla.run_folder import open_run_folder
 
     check(config)
     episode = open_source(config)
-    actors = make_actors(config)
+    source = make_policy_source(config)
+    actors = make_actors(config, source)
     folder = open_run_folder(config.out, config, resume=False)
-    played = play(config, episode, actors)
+    played = play(config, episode, actors, source)
     metrics = write(config, folder, played)
     _tell(played)
     return show(config, metrics, played)

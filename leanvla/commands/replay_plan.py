@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import yaml
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.commands.replay import NOBODY
+from leanvla.commands.rollout_engine import choose_runtimes
 from leanvla.errors import UsageError
 from policy.replay.match import parse_view
 from policy.replay.open import Options, open_episode
@@ -104,17 +106,28 @@ def suite_specs(path: Path) -> Specs | None:
     return Specs(spec.observation, spec.action)
 
 
-def make_actors(config: Replay) -> list[tuple[Cell, Actor]]:
-    """One policy per cell; all share one network. None for `--policy none`.
+def make_policy_source(config: Replay) -> Source:
+    """Where the policies come from, with an engine for every cell that has one.
+
+    Raises:
+        UsageError, EnvironmentFault, EngineError: as `choose_runtimes`.
+    """
+    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
+    source = Source(config.policy, given, parse_options(config.option))
+    if config.policy == NOBODY:
+        return source
+    found = choose_runtimes(config.policy, config.engine, cells(config), config.option)
+    return replace(source, engines=found.engines, notes=found.notes)
+
+
+def make_actors(config: Replay, source: Source) -> list[tuple[Cell, Actor]]:
+    """One policy per cell; eager ones share one network. None for `--policy none`.
 
     Raises:
         CheckpointError, UnnormKeyError, BudgetError: as `policy.registry.load_policy`.
     """
     if config.policy == NOBODY:
         return []
-    fields = parse_options(config.option)
-    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
-    source = Source(config.policy, given, fields)
     return [
         (cell, Actor(str(cell), make_policy(source, cell, config.threads)))
         for cell in cells(config)

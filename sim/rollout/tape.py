@@ -111,7 +111,7 @@ class EpisodeTape:
         facts: dict[str, Fact] = {
             "suite": suite.name,
             "policy": self._policy.name,
-            "engine": self._policy.engines.get(job.cell, ""),
+            "engine": self._policy.engine_sha256(job.cell),
             "method": job.cell.method,
             "keep": job.cell.keep,
             "options": json.dumps(fields, sort_keys=True),

@@ -50,6 +50,7 @@ class PolicyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         suites: labels of the suites that it acts in; all when left out.
         unnorm_key: data set whose statistics give actions their units.
         execute: control steps executed of each chunk; the policy's own choice when left out.
+        engine: `torch`, or the folder of an engine of its weights that has every method and budget.
         device: torch device, or an engine's; `cpu` when left out.
         dtype: torch type of weights and activations; `float32` when left out.
         threads: threads of each policy process.
@@ -61,6 +62,7 @@ class PolicyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suites: list[str] = []
     unnorm_key: str | None = None
     execute: int | None = None
+    engine: str = "torch"
     device: str | None = None
     dtype: str | None = None
     threads: int = 1

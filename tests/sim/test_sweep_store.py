@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 
 import msgspec
 import pytest
 
+from engines.errors import EngineError
 from sim.rollout.pool import Pool
 from sim.rollout.runner import Plan, run_grid
 from sim.rollout.store import EpisodeStore
@@ -270,3 +272,26 @@ def test_the_driver_costs_little_per_episode(tmp_path):
         spent = time.process_time() - began
         assert sum(len(each.query_ms) for each in store) >= 400
     assert spent / plan.episodes < 0.005
+
+
+def test_an_engine_counts_by_what_runs_of_it(tmp_path):
+    """Its name and its ledger do not; a checkpoint on torch and on an engine are two addresses."""
+    from tests.engines.plain import write_plain
+
+    write_plain(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    ledger = json.loads((tmp_path / "b" / "engine.json").read_text())
+    (tmp_path / "b" / "engine.json").write_text(json.dumps(ledger | {"rebuild": "other words"}))
+
+    def policy(source):
+        return identity_of(replace(SPEC, policy=source), swap=False, parts=("policy",))
+
+    def on_engine(name):
+        return policy(Source("mini", engines={DENSE: str(tmp_path / name)}))
+
+    assert policy(Source(str(tmp_path / "a"))) == policy(Source(str(tmp_path / "b")))
+    assert on_engine("a") == on_engine("b")
+    assert run_key(on_engine("a")) != run_key(policy(Source("mini")))
+    (tmp_path / "b" / "large.onnx").write_bytes(b"other")
+    with pytest.raises(EngineError, match=r"large\.onnx has 5 bytes"):
+        on_engine("b")

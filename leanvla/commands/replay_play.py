@@ -15,7 +15,7 @@ from policy.replay.trace import Trace
 from policy.replay.types import ReplayError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from leanvla.commands.replay import Replay
     from policy.replay.run import Actor, Moment
@@ -51,6 +51,8 @@ class Played:
     fit: Fit
     execute: int
     names: tuple[str, ...]
+    ran_on: tuple[str, ...] = ()
+    engines: Mapping[Cell, str] = field(default_factory=dict)
     view_tokens: int = 0
     looks: int = 0
     decoded: int = 0
@@ -116,6 +118,7 @@ def _prepare(config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Acto
         matched,
         min(execute, policy.action_spec.horizon),
         policy.action_spec.names,
+        tuple(str(getattr(actor.policy, "runs_on", "")) for _, actor in actors),
     )
 
 

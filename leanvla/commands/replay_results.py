@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options
+from leanvla.commands.replay_engine import same_engine
 from leanvla.errors import CHECK_FAILED
 from leanvla.run_folder import environment, write_json
 from policy.replay.compare import action_error, chunk_error, overlap, recorded_rows
@@ -116,6 +117,7 @@ def _run(config: Replay, played: Played, number: int) -> dict[str, Any]:
     return {
         "method": cell.method,
         "keep": cell.keep,
+        "engine": played.ran_on[number],
         "queries": len(trace.answers),
         "tokens": _tokens(trace),
         "query_latency_ms": latency,
@@ -137,6 +139,7 @@ def _again(config: Replay, played: Played, number: int) -> dict[str, Any] | None
     cell = played.cells[number]
     same = (facts.get("policy"), facts.get("redaction")) == (config.policy, "none")
     same &= parity.own == parity.decisions
+    same &= same_engine(str(facts.get("engine", "")), played.engines.get(cell, ""))
     fields = {} if cell.method == DENSE else parse_options(config.option)
     untouched = config.instruction is None and not config.view
     untouched &= facts.get("options", "{}") == json.dumps(fields, sort_keys=True)

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from leanvla.commands.arguments import parse_options
 from leanvla.errors import EnvironmentFault, UsageError
@@ -24,8 +24,34 @@ if TYPE_CHECKING:
 AUTO, TORCH = "auto", "torch"
 
 
+class Asked(Protocol):
+    """What the command line says about a policy and what runs it."""
+
+    @property
+    def policy(self) -> str:
+        """The policy's name or folder."""
+
+    @property
+    def engine(self) -> str:
+        """`auto`, `torch`, or an engine's folder."""
+
+    @property
+    def option(self) -> tuple[str, ...]:
+        """Fields of the pruning methods."""
+
+
 def with_engines(config: Rollout, plan: Plan, spec: WorkerSpec) -> WorkerSpec:
     """The spec with an engine for every cell that has one, and a reason for every other.
+
+    Raises:
+        UsageError, EnvironmentFault, EngineError: as `find_engines`.
+    """
+    engines, notes = find_engines(config, plan.cells)
+    return replace(spec, policy=replace(spec.policy, engines=engines, notes=notes))
+
+
+def find_engines(config: Asked, cells: Sequence[Cell]) -> tuple[dict[Cell, str], dict[Cell, str]]:
+    """By cell, the engine's folder, or why it has none; a policy with its own runtime has neither.
 
     Raises:
         UsageError: when `--engine` and `--policy` do not go together.
@@ -36,23 +62,23 @@ def with_engines(config: Rollout, plan: Plan, spec: WorkerSpec) -> WorkerSpec:
 
     if config.policy == EXPERT or ":" in config.policy:
         _refuse(config, "it brings its own runtime")
-        return spec
+        return {}, {}
     checkpoint = resolve_policy(config.policy)
     if is_engine(checkpoint):
         _refuse(config, "it is an engine itself")
-        return spec
-    wanted = {cell: _wanted(cell, config) for cell in plan.cells}
+        return {}, {}
+    wanted = {cell: wanted_cell(cell, config) for cell in cells}
     if config.engine == TORCH:
         engines: dict[Cell, str] = {}
-        notes = dict.fromkeys(plan.cells, "asked for with --engine torch")
+        notes = dict.fromkeys(cells, "asked for with --engine torch")
     elif config.engine == AUTO:
         engines, notes = _choose(checkpoint, wanted)
         _tell(notes)
     else:
-        engines, notes = _given(config.engine, checkpoint, wanted), {}
+        engines, notes = given_engine(config.engine, checkpoint, wanted), {}
     if notes:
         _check_torch(notes)
-    return replace(spec, policy=replace(spec.policy, engines=engines, notes=notes))
+    return engines, notes
 
 
 def annotate(runs: Sequence[dict[str, Any]], notes: Mapping[Cell, str]) -> None:
@@ -65,12 +91,12 @@ def annotate(runs: Sequence[dict[str, Any]], notes: Mapping[Cell, str]) -> None:
             run["engine_note"] = f"{note}; its speed is not compared with dense on {dense}"
 
 
-def _refuse(config: Rollout, why: str) -> None:
+def _refuse(config: Asked, why: str) -> None:
     if config.engine != AUTO:
         raise UsageError(f"--engine {config.engine} does not go with {config.policy}: {why}")
 
 
-def _wanted(cell: Cell, config: Rollout) -> Wanted:
+def wanted_cell(cell: Cell, config: Asked) -> Wanted:
     """A cell's method with the options of the run in its name."""
     from policy.openvla.engine.choose import Wanted
 
@@ -92,8 +118,13 @@ def _choose(
     return engines, {cell: choice.reason for cell, choice in found.items() if choice.reason}
 
 
-def _given(engine: str, checkpoint: Path, wanted: Mapping[Cell, Wanted]) -> dict[Cell, str]:
-    """The named engine runs every cell, or nothing runs."""
+def given_engine(engine: str, checkpoint: Path, wanted: Mapping[Cell, Wanted]) -> dict[Cell, str]:
+    """The named engine runs every cell, or nothing runs.
+
+    Raises:
+        UsageError: when it is no folder.
+        EngineError: when it is damaged, of other weights, or lacks a rung.
+    """
     from engines.manifest import check_weights_of, read_manifest
     from policy.openvla.checkpoint import weights_sha256
     from policy.openvla.config import load_config

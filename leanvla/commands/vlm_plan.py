@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.errors import UsageError
@@ -64,7 +64,7 @@ def _methods(config: VlmConfig) -> dict[Cell, Chooser]:
     return cells
 
 
-def _method(name: str, keep: float, fields: dict[str, object]) -> Chooser:
+def _method(name: str, keep: float, fields: dict[str, Any]) -> Chooser:
     if name.partition(":")[0] == NAME:
         return kv_select_named(name, keep)
     return make_method(name, keep=keep, **fields)

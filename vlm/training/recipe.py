@@ -78,6 +78,6 @@ hundred. The tower starts from nothing, since naming patches teaches it in a tho
 to expect at the start, one worker: after 180 steps of the first stage (2,900 draws from 2,000
 pictures, four CPU minutes) 81 % (existence), 55 % (counts), 55 % (colours) and 54 % (relations) of
 the batch's questions are answered right, before it is learnt from; patches come first, then
-pointing. If existence is not above 60 % by then, something is broken. Long haystacks are seen in the first stage
-alone, where 16 frames are a thousand tokens.
+pointing. If existence is not above 60 % by then, something is broken. Long haystacks are seen in
+the first stage alone, where 16 frames are a thousand tokens.
 """

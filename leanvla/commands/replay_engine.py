@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leanvla.commands.replay import Replay
-    from policy.replay.layout import Fact
 
 
-def make_policy_source(config: Replay, facts: Mapping[str, Fact]) -> Source:
+def make_policy_source(config: Replay, facts: Mapping[str, object]) -> Source:
     """Where the policies come from, with an engine for every cell that shall run on one.
 
     Args:
@@ -54,7 +53,7 @@ def _brings_its_own(policy: str) -> bool:
     return ":" in policy or is_engine(resolve_policy(policy))
 
 
-def _tell_of_another(config: Replay, source: Source, facts: Mapping[str, Fact]) -> None:
+def _tell_of_another(config: Replay, source: Source, facts: Mapping[str, object]) -> None:
     """The recorded cell runs on another engine than the one that recorded it."""
     if config.policy != facts.get("policy"):
         return

@@ -92,10 +92,9 @@ def _run_verb(name: str, args: list[str]) -> int:
 
 
 def _unknown(name: str) -> str:
-    import difflib
+    from pruning.spelling import did_you_mean
 
-    near = difflib.get_close_matches(name, VERBS, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ":"
+    hint = did_you_mean(name, VERBS, ", ") or ":"
     return f"unknown verb {name!r}{hint} choose one of {', '.join(VERBS)}"
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -22,6 +21,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from policy.publish import publish
 from sim.suites import make_suite
 
 if TYPE_CHECKING:
@@ -178,9 +178,8 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
         for e in episodes
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={"schema": SCHEMA, "episodes": json.dumps(facts)})
-    os.replace(partial, path)
+    header = {"schema": SCHEMA, "episodes": json.dumps(facts)}
+    publish(path, lambda part: save_file(arrays, part, metadata=header))
 
 
 def read_shard(path: Path) -> list[Episode]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
-from leanvla.commands.replay import NOBODY
+from leanvla.commands.replay import NOBODY, RECORDED
+from leanvla.commands.rollout_engine import AUTO, TORCH, choose_runtimes
 from leanvla.errors import UsageError
 from policy.replay.match import parse_view
 from policy.replay.open import Options, open_episode
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from leanvla.commands.replay import Replay
+    from policy.replay.layout import Fact
     from policy.replay.types import Episode
     from sim.rollout.types import Cell
 
@@ -125,25 +128,44 @@ def _config_of(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def asked_cells(config: Replay) -> tuple[Cell, ...]:
-    """What is replayed; nothing for `--policy none`.
+def runtime_of(config: Replay, facts: Mapping[str, Fact]) -> str:
+    """`--engine`, or what a recording of this policy was made on, so that it repeats itself."""
+    if config.engine != RECORDED:
+        return config.engine
+    from policy.registry import is_engine, resolve_policy
+
+    own = ":" in config.policy or is_engine(resolve_policy(config.policy))
+    on_torch = facts.get("policy") == config.policy and not facts.get("engine")
+    return TORCH if on_torch and not own else AUTO
+
+
+def make_policy_source(config: Replay, facts: Mapping[str, Fact]) -> Source:
+    """Where the policies come from, with an engine for every cell that has one.
 
     Raises:
-        UsageError, BudgetError, MethodError: as `cells`.
+        UsageError, EnvironmentFault, EngineError: as `choose_runtimes`.
     """
-    return () if config.policy == NOBODY else cells(config)
+    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
+    source = Source(config.policy, given, parse_options(config.option))
+    if config.policy == NOBODY:
+        return source
+    engine = runtime_of(config, facts)
+    found = choose_runtimes(config.policy, engine, cells(config), config.option)
+    notes = found.notes
+    if engine == TORCH and config.engine == RECORDED:
+        notes = dict.fromkeys(notes, "the recording was made on torch")
+    return replace(source, engines=found.engines, notes=notes)
 
 
-def make_actors(config: Replay, engines: Mapping[Cell, str]) -> list[tuple[Cell, Actor]]:
-    """One policy per cell; all share one network. None for `--policy none`.
+def make_actors(config: Replay, source: Source) -> list[tuple[Cell, Actor]]:
+    """One policy per cell; eager ones share one network. None for `--policy none`.
 
     Raises:
         CheckpointError, UnnormKeyError, BudgetError: as `policy.registry.load_policy`.
     """
-    fields = parse_options(config.option)
-    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
-    source = Source(config.policy, given, fields, engines)
+    if config.policy == NOBODY:
+        return []
     return [
         (cell, Actor(str(cell), make_policy(source, cell, config.threads)))
-        for cell in asked_cells(config)
+        for cell in cells(config)
     ]

@@ -26,9 +26,8 @@ class Replay:
     Attributes:
         recording: the recording.
         policy: packaged policy or checkpoint folder; `none` only reads and decodes.
-        engine: `recorded` takes torch where a recording of ours was made on it, and else is `auto`,
-            which runs every cell that can be a graph on ONNX Runtime and says which cannot;
-            `torch` runs all of them eagerly; or the folder of an exported engine.
+        engine: `recorded` runs what the recording ran on, and torch where it says nothing of it;
+            `auto`, `torch` or the folder of an exported engine as in `leanvla rollout`.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
         keep: keep ratios in (0, 1], separated by commas.
         out: folder of the results.
@@ -79,10 +78,13 @@ def run(config: Replay) -> int:
 
     Raises:
         UsageError: for an impossible configuration.
+        EnvironmentFault: when a cell needs torch, and torch is missing.
+        EngineError: for an engine that cannot run a cell.
         ReplayError: when the recording cannot be read, or does not fit the policy.
         RerunError: when `--rerun` is asked for and rerun-sdk is not installed.
     """
-    from leanvla.commands.replay_plan import check, make_actors, make_policy_source, open_source
+    from leanvla.commands.replay_engine import make_policy_source
+    from leanvla.commands.replay_plan import check, make_actors, open_source
     from leanvla.commands.replay_play import play
     from leanvla.commands.replay_results import show, write
     from leanvla.run_folder import open_run_folder

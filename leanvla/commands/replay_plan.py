@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
-from leanvla.commands.replay import NOBODY, RECORDED
-from leanvla.commands.rollout_engine import AUTO, TORCH, choose_runtimes
+from leanvla.commands.replay import NOBODY
 from leanvla.errors import UsageError
 from policy.replay.match import parse_view
 from policy.replay.open import Options, open_episode
@@ -20,15 +18,12 @@ from policy.replay.types import ReplayError
 from pruning.registry import make_method
 from sim.rollout.factories import make_policy
 from sim.rollout.runner import grid
-from sim.rollout.types import DENSE, Source
+from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from leanvla.commands.replay import Replay
-    from policy.replay.layout import Fact
     from policy.replay.types import Episode
-    from sim.rollout.types import Cell
+    from sim.rollout.types import Cell, Source
 
 
 def check(config: Replay) -> None:
@@ -126,35 +121,6 @@ def _config_of(folder: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     return config if isinstance(config, dict) else {}
-
-
-def runtime_of(config: Replay, facts: Mapping[str, Fact]) -> str:
-    """`--engine`, or what a recording of this policy was made on, so that it repeats itself."""
-    if config.engine != RECORDED:
-        return config.engine
-    from policy.registry import is_engine, resolve_policy
-
-    own = ":" in config.policy or is_engine(resolve_policy(config.policy))
-    on_torch = facts.get("policy") == config.policy and not facts.get("engine")
-    return TORCH if on_torch and not own else AUTO
-
-
-def make_policy_source(config: Replay, facts: Mapping[str, Fact]) -> Source:
-    """Where the policies come from, with an engine for every cell that has one.
-
-    Raises:
-        UsageError, EnvironmentFault, EngineError: as `choose_runtimes`.
-    """
-    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
-    source = Source(config.policy, given, parse_options(config.option))
-    if config.policy == NOBODY:
-        return source
-    engine = runtime_of(config, facts)
-    found = choose_runtimes(config.policy, engine, cells(config), config.option)
-    notes = found.notes
-    if engine == TORCH and config.engine == RECORDED:
-        notes = dict.fromkeys(notes, "the recording was made on torch")
-    return replace(source, engines=found.engines, notes=notes)
 
 
 def make_actors(config: Replay, source: Source) -> list[tuple[Cell, Actor]]:

@@ -104,7 +104,7 @@ class Shaper:
             target = (wanted - place) / self.period_s
         elif self._inner is not None:
             target, notes = self._inside(self._inner, target, hand)
-            place = np.concatenate([hand, np.zeros(3)])  # type: ignore[list-item]
+            place = np.concatenate([hand, np.zeros(3)])
         speed = slew(self.bounds, motion, target, self.period_s)
         if place is not None:
             speed = in_time(self._ends, motion, speed, place, self.period_s)

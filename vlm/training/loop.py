@@ -156,7 +156,7 @@ class Trainer:
         job, recipe = self.job, self.job.recipe
         # All workers train on the same task in a step, so that none waits for another's clip.
         shared = np.random.default_rng([job.seed, self.number, self.step])
-        draw = draw_of_step(recipe, data.lengths(), self.stage.batch, shared)
+        draw = draw_of_step(recipe, self.stage, data.lengths(), shared)
         own = np.random.default_rng([job.seed, self.number, self.step, 1 + self.rank])
         inputs = [tensor.to(job.device) for tensor in self.inputs(data, draw, own)]
         with torch.autocast(job.device, torch.bfloat16):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sim.render import decimate_xml
+from sim.meshes import decimate_xml
 from sim.suites.libero.convert import package
 from sim.suites.libero.spec import RATE_HZ, VIEW_SIZE, VIEWS
 
@@ -71,7 +71,7 @@ def build(task: Task, profile: RenderProfile) -> Any:
     parser: Any = importlib.import_module("libero.libero.envs.bddl_utils")
     kind = base.TASK_MAPPING[parser.get_problem_info(str(task.bddl))["problem_name"]]
     faces = profile.max_faces
-    reduce = partial(decimate_xml, max_faces=faces, spare_textured=True) if faces else str
+    reduce = partial(decimate_xml, max_faces=faces, keep_texture=True) if faces else str
 
     def initialize(self: Any, xml_string: str | None = None) -> None:
         kind._initialize_sim(self, reduce(xml_string or self.model.get_xml()))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -22,6 +21,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from policy.publish import publish
 from sim.suites import make_suite, suite_spec
 from sim.suites.base import EVAL_SEED_LIMIT as EVAL_SEED_LIMIT
 
@@ -191,10 +191,8 @@ def write_shard(path: Path, episodes: Sequence[Episode], look: Look = UNKNOWN) -
         for e in episodes
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     header = {"schema": SCHEMA, "episodes": json.dumps(facts), **look._asdict()}
-    save_file(arrays, partial, metadata=header)
-    os.replace(partial, path)
+    publish(path, lambda part: save_file(arrays, part, metadata=header))
 
 
 def read_shard(path: Path) -> list[Episode]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
 
 from leanvla.errors import UsageError
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,8 +148,7 @@ def _check_keys(tree: Any, kind: type[msgspec.Struct], where: str, plain: type =
     known = kind.__struct_fields__
     for key in tree:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ":"
+            hint = did_you_mean(str(key), known, ", ") or ":"
             raise UsageError(f"{where}: unknown key {key!r}{hint} choose from {', '.join(known)}")
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from torch import distributed
 
 from policy.openvla.attention import plain_attention
 from policy.openvla.checkpoint import load_tensors
+from policy.publish import publish
 from policy.training.data import Batch, Sampler
 from policy.training.objective import Losses, TrainingNet
 from policy.training.optimise import (
@@ -214,9 +215,8 @@ class Trainer:
         names = [name for name, _ in self.net.named_parameters()]
         averaged = raw | dict(zip(names, (p.cpu() for p in self.average), strict=True))
         for name, state in (("weights", averaged), ("raw", raw)):
-            partial = self.job.out / f"{name}.partial"
-            save_file({k: v.contiguous() for k, v in state.items()}, partial)
-            os.replace(partial, self.job.out / f"{name}.safetensors")
+            plain = {k: v.contiguous() for k, v in state.items()}
+            publish(self.job.out / f"{name}.safetensors", partial(save_file, plain))
         write_standing(self.job.out, standing, self.net, self.average, self.optimizers)
 
 

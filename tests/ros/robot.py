@@ -51,11 +51,13 @@ def asked(message) -> float:
 class Process:
     """One node in a process of its own; its log is kept for the failure report."""
 
-    def __init__(self, name: str, log: Path, **parameters) -> None:
+    def __init__(
+        self, name: str, log: Path, *more: str, package: str = "leanvla_ros", **parameters
+    ) -> None:
         args = [f"-p{key}:={_text(value)}" for key, value in parameters.items()]
         args = [part for arg in args for part in (arg[:2], arg[2:])]
         self.log = log
-        command = [sys.executable, "-m", f"leanvla_ros.{name}", "--ros-args", *args]
+        command = [sys.executable, "-m", f"{package}.{name}", "--ros-args", *args, *more]
         self._file = log.open("wb")
         self.popen = subprocess.Popen(
             command,
@@ -82,9 +84,10 @@ class Process:
     def end(self, seconds: float = 10.0) -> int:
         return self.popen.wait(seconds)
 
-    def rss_kib(self) -> int:
-        status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
+    def cpu_s(self) -> float:
+        """Processor time so far, of all threads."""
+        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         if self.alive:

@@ -144,8 +144,9 @@ def _read_textured(path: Path) -> Textured | None:
 
 def _read_msh(content: bytes) -> Textured | None:
     """MuJoCo's own format: four counts, then positions, normals, texture coordinates, faces."""
-    head = np.frombuffer(content, np.int32, 4)
-    count, normals, coordinates, faces = map(int, head)
+    if len(content) < 16:
+        return None
+    count, normals, coordinates, faces = map(int, np.frombuffer(content, np.int32, 4))
     numbers = 3 * count + 3 * normals + 2 * coordinates
     if coordinates != count or len(content) != 16 + 4 * (numbers + 3 * faces):
         return None

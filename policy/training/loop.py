@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from policy.training.data import TrainingData
     from policy.training.recipe import Recipe, Stage
 
+STATE_LAYER = "model.proprio_projector.fc1.weight"
+"""The one matrix whose shape depends on how many state values a suite gives."""
+
 REPORT_EVERY = 50
 """Steps between two lines of progress; the run can go on from each of them."""
 
@@ -292,10 +295,16 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def take_weights(net: TrainingNet, weights: dict[str, Tensor]) -> None:
     """Put weights in place; only training heads may be absent, and then keep what they have.
 
+    A policy that reads another number of state values begins `STATE_LAYER` anew.
+
     Raises:
         ValueError: when the weights are those of another architecture.
     """
     own = net.state_dict()
+    if STATE_LAYER in weights and STATE_LAYER in own:
+        reads, given = own[STATE_LAYER], weights[STATE_LAYER]
+        if reads.shape[0] == given.shape[0] and reads.shape[1] != given.shape[1]:
+            weights = {**weights, STATE_LAYER: reads}
     odd = [name for name in weights if name not in own or own[name].shape != weights[name].shape]
     odd += [name for name in own if name not in weights and name.startswith("model.")]
     if odd:

@@ -10,7 +10,8 @@ import mujoco
 import numpy as np
 
 from policy.types import Observation
-from sim.render import FrameRenderer, decimate_xml, get_profile
+from sim.meshes import decimate_xml
+from sim.render import FrameRenderer, get_profile
 from sim.suites.base import EpisodeStart, Scene, StepResult
 from sim.suites.camera import project
 from sim.suites.panda import proprioception

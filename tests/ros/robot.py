@@ -158,9 +158,10 @@ class Robot:
         for process in self.processes:
             process.close()
             sys.stdout.write(f"--- {process.log.name}\n{process.text()[-3000:]}\n")
-        self._spinner.join(5)
-        self.executor.shutdown()
-        self.node.destroy_node()
+        self._spinner.join(30)
+        if not self._spinner.is_alive():  # what a thread still spins must not be destroyed
+            self.executor.shutdown()
+            self.node.destroy_node()
 
     def _spin(self) -> None:
         while not self._leaving.is_set():

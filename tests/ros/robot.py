@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from tests.policy.robot.fakes import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = "tests.ros.policies"
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # Linux, as the wheels of ROS are
 
 
 def wait_for(condition, seconds: float = 15.0, what: str = "") -> None:
@@ -65,6 +68,7 @@ class Process:
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=_end_with_the_tests,
         )
 
     def text(self) -> str:
@@ -94,6 +98,11 @@ class Process:
             self.signal(signal.SIGKILL)
         self.popen.wait(10)
         self._file.close()
+
+
+def _end_with_the_tests() -> None:
+    """A test that ran out of time ends without a farewell: its nodes must not stay."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _text(value) -> str:
@@ -149,9 +158,10 @@ class Robot:
         for process in self.processes:
             process.close()
             sys.stdout.write(f"--- {process.log.name}\n{process.text()[-3000:]}\n")
-        self._spinner.join(5)
-        self.executor.shutdown()
-        self.node.destroy_node()
+        self._spinner.join(30)
+        if not self._spinner.is_alive():  # what a thread still spins must not be destroyed
+            self.executor.shutdown()
+            self.node.destroy_node()
 
     def _spin(self) -> None:
         while not self._leaving.is_set():

@@ -70,14 +70,23 @@ def attention_rows(
         weights = (row_weights or {}).get(kind)
         if weights is not None:
             weights = weights[thin].float()
-            total = _weighted_sum(wanted, k.detach(), scale, bias, weights)
-            means[kind] = total[:, columns] / (q.shape[1] * weights.sum())
+            probabilities = _probabilities(wanted, k.detach(), scale, bias)
+            means[kind] = weighted_mean(probabilities, weights, columns)
             continue
         large = q.shape[1] * wanted.shape[2] * k.shape[2] > CACHE_LOGITS
         column_sum = _sum_by_head if large and on_host(q) else _sum_at_once
         total = column_sum(wanted, k.detach(), scale, bias)
         means[kind] = total[:, columns] / (q.shape[1] * wanted.shape[2])
     return means
+
+
+def weighted_mean(
+    probabilities: Float[Tensor, "b h r t"], weights: Float[Tensor, " r"], columns: Rows
+) -> Float[Tensor, "b n"]:
+    """Mean over heads, and over rows by their weights, of attention that is there already."""
+    # A matrix of one row: with a vector, TensorRT's parser takes the wrong axis off.
+    total = (weights[None] @ probabilities).sum((1, 2))
+    return total[:, columns] / (probabilities.shape[1] * weights.sum())
 
 
 def _positions(q: Tensor, k: Tensor) -> Int64[Tensor, " s"]:
@@ -114,17 +123,6 @@ def _sum_at_once(
     return _probabilities(q, k, scale, bias).sum((1, 2))
 
 
-def _weighted_sum(
-    q: Float[Tensor, "b h r dh"],
-    k: Float[Tensor, "b h_kv t dh"],
-    scale: float,
-    bias: Float[Tensor, "#b 1 #r t"] | None,
-    weights: Float[Tensor, " r"],
-) -> Float[Tensor, "b t"]:
-    # A matrix of one row: with a vector, TensorRT's parser takes the wrong axis off.
-    return (weights[None] @ _probabilities(q, k, scale, bias)).sum((1, 2))
-
-
 def _probabilities(
     q: Float[Tensor, "b h r dh"],
     k: Float[Tensor, "b h_kv t dh"],
@@ -146,18 +144,22 @@ def _sum_by_head(
     scale: float,
     bias: Float[Tensor, "#b 1 #r t"] | None,
 ) -> Float[Tensor, "b t"]:
-    """On a CPU one head at a time keeps large logits in the core's cache; the product scales."""
+    """On a CPU one head at a time keeps large logits in the core's cache; the product scales.
+
+    All heads share one buffer: fresh memory of that size costs a page fault every 4 KiB.
+    """
     import torch
 
     shared = q.shape[1] // k.shape[1]
     hidden, beta = (q.new_zeros(1, dtype=torch.float32), 0) if bias is None else (bias, 1)
+    logits = q.new_empty(q.shape[2], k.shape[2], dtype=torch.float32)
     sums = []
     for batch, heads in enumerate(q.float()):
         seen = hidden if bias is None else hidden[batch % len(hidden), 0]
         keys = k[batch].float().mT
         total: Any = 0.0  # a tensor from the first head on
         for head, rows in enumerate(heads):
-            logits = torch.addmm(seen, rows, keys[head // shared], beta=beta, alpha=scale)
-            total = total + logits.softmax(-1).sum(0)
+            torch.addmm(seen, rows, keys[head // shared], beta=beta, alpha=scale, out=logits)
+            total = total + torch.softmax(logits, -1, out=logits).sum(0)
         sums.append(total)
     return torch.stack(sums)

@@ -189,7 +189,7 @@ def test_dense_stands_in_for_a_rung_that_keeps_everything():
     assert [str(spec) for spec in grid] == ["dense", "fastv @ 0.5"]
 
 
-@pytest.mark.alone
+@pytest.mark.slow
 def test_an_engine_is_profiled_rung_by_rung_without_torch(checkpoint, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     from policy.openvla.engine.export import export_policy

@@ -15,6 +15,11 @@ EPISODES ?= 20
 WORKERS  ?= 2
 OUT      ?= runs/first
 
+# Workers of the tests: one a core, as far as the free memory reaches at 3 GB each.
+JOBS ?= $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { jobs = int($$2 / 3e6); \
+  print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
+
+comma := ,
 VENV  := .venv
 ROS_VENV := .venv-ros
 BIN   := $(VENV)/bin
@@ -28,7 +33,7 @@ export TORCH TORCH_INDEX PYTHON VENV ROS_VENV
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
-	@echo; echo "variables: TORCH TORCH_INDEX PYTHON SUITE POLICY METHOD KEEP EPISODES WORKERS OUT"
+	@echo; echo "variables: TORCH TORCH_INDEX PYTHON SUITE POLICY METHOD KEEP EPISODES WORKERS OUT JOBS"
 
 setup: $(STAMP) ## the environment in .venv, and the system's GL libraries
 
@@ -48,13 +53,20 @@ rollout: setup ## a policy acts in simulation, dense and pruned: table, report, 
 	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
 	@echo "report: $(OUT)/report.html"
 
-libero: setup ## LIBERO-Object's scripted expert, one episode per task; installs 1.3 GB once
+# The policy for LIBERO-Object that ships, dense and pruned; the scripted expert while none does.
+LIBERO_POLICY := $(if $(wildcard policy/zoo/mini-libero/config.json),mini-libero,expert)
+LIBERO_GRID := $(if $(filter expert,$(LIBERO_POLICY)),--method dense,--method dense$(comma)vla_pruner --keep 0.25)
+
+libero: setup ## LIBERO-Object, every task: the shipped policy or the expert; installs 1.3 GB once
 	@$(BIN)/leanvla suites install libero
-	$(BIN)/leanvla rollout --suite libero_object --policy expert --method dense --render-profile \
-	  lowpoly --episodes 10 --workers 1 --video 0 --out runs/libero --resume
+	@echo "LIBERO-Object, acted by: $(LIBERO_POLICY)"
+	$(BIN)/leanvla rollout --suite libero_object --policy $(LIBERO_POLICY) $(LIBERO_GRID) \
+	  --render-profile lowpoly --view-size 96 --episodes 20 --workers $(WORKERS) \
+	  --out runs/libero-$(LIBERO_POLICY) --resume
+	@echo "report: runs/libero-$(LIBERO_POLICY)/report.html"
 
 test: lint $(RTX) ## lint, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	@$(MAKE) --no-print-directory test-ros
 
 # Exit code 3 of the script: this machine cannot have the wheels, and it has said so.
@@ -67,7 +79,7 @@ test-ros: setup # the nodes between real processes over DDS, with ROS 2 from whe
 test-gpu: setup $(RTX)
 	$(BIN)/python -m pytest -m gpu
 
-graphs: setup # the graphs that ship beside `mini`: after a change of its architecture or of the exporter
+graphs: setup # the graphs that ship beside `mini`, or POLICY=mini-ar: after a change of its architecture or of the exporter
 	$(BIN)/python scripts/pack_graphs.py --policy $(POLICY)
 
 # Plans for NVIDIA GPUs are built in tests, without a GPU. The library has a licence of its own, so

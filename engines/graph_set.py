@@ -102,6 +102,7 @@ def pack(
         for name in (TABLE, *(graph.file for graph in manifest.graphs.values())):
             shutil.copyfile(engine / name, staging / name)
         save_file(dict(tables), staging / TABLES)
+        shutil.copymode(staging / TABLE, staging / TABLES)  # it is written for this user alone
         found = GraphSet(
             schema=SCHEMA,
             family=manifest.family,

@@ -266,6 +266,14 @@ def check_files(folder: Path, manifest: Listing, name_of_it: str = MANIFEST) -> 
             )
 
 
+def contents_sha256(manifest: Listing) -> str:
+    """Hash of everything that runs, whatever the folder is called and the ledger says."""
+    digest = hashlib.sha256()
+    for name, entry in sorted(manifest.files.items()):
+        digest.update(f"{name}\0{entry.sha256}\n".encode())
+    return digest.hexdigest()
+
+
 def check_weights_of(folder: Path, manifest: Manifest, policy_sha256: str) -> None:
     """Refuse an engine that was made from other weights.
 

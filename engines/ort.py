@@ -9,7 +9,9 @@ first run it allocates nothing, and what comes back is the caller's until the ne
 
 from __future__ import annotations
 
+import ctypes
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,6 @@ from engines.session import Closing, Specs, TensorSpec, check_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -206,10 +207,26 @@ def _in_use(session: Any, wanted: str, allow_cpu: bool) -> str:
     if used == wanted or allow_cpu:
         return used
     raise EngineUnavailableError(
-        f"{wanted} was dropped by ONNX Runtime, which would go on with {used}: a library that it "
-        "needs did not load (set ORT_LOGGING_LEVEL=0 to see which); mend it, or allow the CPU "
-        "with --allow-cpu"
+        f"{wanted} was dropped by ONNX Runtime, which would go on with {used}: "
+        f"{_why_dropped(wanted)}; mend it, or allow the CPU with --allow-cpu"
     )
+
+
+def _why_dropped(provider: str) -> str:
+    """Load the provider's library once more: the loader's own words name what is missing."""
+    path = _provider_library(provider)
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"its library does not load ({error})"
+    return f"{path.name} loads, so it found no device or no driver that it can use"
+
+
+def _provider_library(provider: str) -> Path:
+    import onnxruntime
+
+    kind = next(name for name, full in PROVIDERS.items() if full == provider)
+    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{kind}.so"
 
 
 def _explain(stage: str, error: Exception) -> Exception:

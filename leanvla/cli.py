@@ -43,6 +43,9 @@ VERBS = {
     "scene-qa": Verb("scene_qa", "SceneQa", "draw pictures, clips and questions with true answers"),
     "suites": Verb("suites", "Suites", "list the suites, install what a benchmark needs"),
     "methods": Verb("methods", "Methods", "list the pruning methods and their fields"),
+    "bench-methods": Verb(
+        "bench_methods", "BenchMethods", "what the choice of tokens costs, method by method"
+    ),
     "infer": Verb("infer", "Infer", "one image and one instruction in, one action chunk out"),
     "serve": Verb("serve", "Serve", "a policy on a websocket, for robots that run elsewhere"),
     "export": Verb("export", "Export", "turn a policy into an engine that runs without torch"),
@@ -92,10 +95,9 @@ def _run_verb(name: str, args: list[str]) -> int:
 
 
 def _unknown(name: str) -> str:
-    import difflib
+    from pruning.spelling import did_you_mean
 
-    near = difflib.get_close_matches(name, VERBS, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ":"
+    hint = did_you_mean(name, VERBS, ", ") or ":"
     return f"unknown verb {name!r}{hint} choose one of {', '.join(VERBS)}"
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.manifest import is_engine
+from engines.manifest import check_files, contents_sha256, is_engine, read_manifest
 from policy.openvla.errors import PolicyNameError
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,7 @@ def resolve_policy(name_or_path: str | Path) -> Path:
     if folder.is_file():
         raise PolicyNameError(f"{folder} is a file: give the checkpoint folder that holds it")
     known = packaged_policies()
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known)
     raise PolicyNameError(
         f"unknown policy {name!r}: give a checkpoint folder or one of "
         f"{', '.join(known) or 'none packaged'}{hint}"
@@ -53,6 +52,22 @@ def resolve_policy(name_or_path: str | Path) -> Path:
 def describing_files(folder: Path) -> Path:
     """Where a folder's `config.json` and tokenizer lie: in an engine, under `policy/`."""
     return folder / "policy" if is_engine(folder) else folder
+
+
+def engine_sha256(folder: Path, *, check: bool = False) -> str:
+    """Hash of everything that runs of an engine, whatever it is called and its ledger says.
+
+    Args:
+        folder: the engine's.
+        check: compare every file with the manifest, too.
+
+    Raises:
+        EngineError: when it cannot be read, or a file is not what the manifest says.
+    """
+    manifest = read_manifest(folder)
+    if check:
+        check_files(folder, manifest)
+    return contents_sha256(manifest)
 
 
 def load_policy(

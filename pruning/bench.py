@@ -1,4 +1,4 @@
-"""Selection times on one CPU thread: `python -m pruning.bench [TOKENS ...]`.
+"""Selection times on one CPU thread, for `leanvla bench-methods`.
 
 Methods take turns within every round, so a busy machine slows all of them alike. Times are those of
 the thread's own processor time. The share is that of a dense query: the prefill of a decoder of 7 B
@@ -8,15 +8,17 @@ reaches on this thread.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import TYPE_CHECKING
 
 from pruning.example import example_context
 from pruning.registry import METHODS, make_method
 
-TOKENS = (256, 576, 1024, 2880)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 WIDTH = 4096
 KEEP = 0.25
 ROUNDS = 5
@@ -24,6 +26,13 @@ WARMUP = 1
 LAYERS, MLP, TEXT = 32, 11008, 35
 PASSES = {"zoo_prune": "zoo_prune:directions=1"}
 """Spelt with fewer passes through the model, which are counted apart."""
+
+VARIANTS = (
+    "divprune:sketch=256",
+    "mmtok:sketch=256",
+    "sparsevlm:recycled=0.3",
+    "vla_pruner:release",
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,21 @@ class Row:
 def names() -> list[str]:
     """Every method whose selection is its own work; the oracle's is the model's."""
     listed = [PASSES.get(name, name) for name in METHODS if name != "oracle"]
-    return [*listed, "sparsevlm:recycled=0.3", "vla_pruner:release"]
+    return [*listed, *VARIANTS]
 
 
-def measure(shape: tuple[int, int, int], rounds: int = ROUNDS) -> list[Row]:
-    """Time `select` of every method at one shape, interleaved; one thread while it lasts."""
+def measure(
+    shape: tuple[int, int, int], listed: Sequence[str] | None = None, rounds: int = ROUNDS
+) -> list[Row]:
+    """Time `select` of methods (all by default) at one shape, in turns; one thread while it lasts.
+
+    Raises:
+        MethodError: for an unknown method.
+    """
     import torch
 
-    methods = {name: make_method(name, keep=1.0 if name == "dense" else KEEP) for name in names()}
+    asked = names() if listed is None else listed
+    methods = {name: make_method(name, keep=1.0 if name == "dense" else KEEP) for name in asked}
     ctx = example_context(shape, KEEP)
     contexts = {n: replace(ctx, memory=m.select(ctx).memory) for n, m in methods.items()}
     times: dict[str, list[float]] = {name: [] for name in methods}
@@ -88,18 +104,3 @@ def dense_query_us(tokens: int) -> float:
     finally:
         torch.set_num_threads(threads)
     return macs / (x.numel() * weight.shape[1]) * took * 1e6
-
-
-def main() -> None:
-    """Write the table to standard output, tab separated."""
-    write = sys.stdout.write
-    write("method\ttokens\tp50_us\tbest_us\tshare_of_dense_query\n")
-    for tokens in [int(text) for text in sys.argv[1:]] or TOKENS:
-        dense = dense_query_us(tokens)
-        for row in measure((1, tokens, WIDTH)):
-            times = f"{row.p50_us:.0f}\t{row.best_us:.0f}\t{row.p50_us / dense:.3%}"
-            write(f"{row.method}\t{tokens}\t{times}\n")
-
-
-if __name__ == "__main__":
-    main()

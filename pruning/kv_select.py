@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from pruning.base import MethodError
 from pruning.qk import soft_vote
 from pruning.topk import top_k
+from pruning.types import Budget, BudgetError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
     from torch import Tensor
+
+
+NAME = "kv_select"
 
 
 class Election(NamedTuple):
@@ -39,13 +43,13 @@ class KVSelect:
 
     Attributes:
         sinks: first slots, always attended to.
-        most: slots elected between sinks and newest ones.
+        most: slots elected between sinks and newest ones: a count, or a share of all slots.
         newest: last slots, always attended to.
         cosine: least cosine with the query of the last election for it to stand; above 1 never.
     """
 
     sinks: int = 128
-    most: int = 2048
+    most: int | float = 2048
     newest: int = 512
     cosine: float = 0.9
 
@@ -55,8 +59,16 @@ class KVSelect:
         Raises:
             MethodError: for a count below 0, or nothing to elect.
         """
-        if min(self.sinks, self.newest) < 0 or self.most < 1:
-            raise MethodError("sinks and newest must be at least 0, most at least 1")
+        if min(self.sinks, self.newest) < 0:
+            raise MethodError("sinks and newest must be at least 0")
+        try:
+            Budget(self.most)
+        except BudgetError as error:
+            raise MethodError(f"most: {error}") from error
+
+    def count(self, slots: int) -> int:
+        """How many of so many slots are elected."""
+        return self.most if isinstance(self.most, int) else Budget(self.most).tokens(slots)
 
     def elect(
         self,
@@ -74,14 +86,15 @@ class KVSelect:
         import torch
 
         slots = k.shape[2]
-        if slots <= self.sinks + self.most + self.newest:
+        most = self.count(slots)
+        if slots <= self.sinks + most + self.newest:
             return None
         first_new = slots - self.newest
-        if last is not None and self._stands(q, last):
+        if last is not None and last.elected.shape[1] == most and self._stands(q, last):
             chosen, query = last.elected, last.query
         else:
             vote = soft_vote(q, k[:, :, self.sinks : first_new])
-            chosen, query = top_k(vote, self.most) + self.sinks, q
+            chosen, query = top_k(vote, most) + self.sinks, q
         every = torch.arange(slots, device=k.device).expand(len(q), -1)
         parts = [every[:, : self.sinks], chosen, every[:, first_new:]]
         return Election(torch.cat(parts, 1), chosen, query)
@@ -91,3 +104,21 @@ class KVSelect:
 
         likeness = cosine_similarity(q.float().flatten(1), last.query.float().flatten(1), dim=-1)
         return bool((likeness >= self.cosine).all())
+
+
+def kv_select_named(spec: str, keep: float | int) -> KVSelect:
+    """`kv_select:sinks=4:newest=32` with `keep` of the slots elected.
+
+    Raises:
+        MethodError: for an option that is none, or an impossible value.
+    """
+    fields: dict[str, float] = {}
+    for option in spec.split(":")[1:]:
+        key, _, text = option.partition("=")
+        try:
+            fields[key] = {"sinks": int, "newest": int, "cosine": float}[key](text)
+        except (KeyError, ValueError):
+            raise MethodError(
+                f"{option!r} of kv_select: give sinks, newest or cosine, e.g. newest=32"
+            ) from None
+    return KVSelect(most=keep, **fields)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ A package adds its own with an entry point: group `leanvla.pruning`, name of the
 
 from __future__ import annotations
 
-import difflib
 from contextlib import suppress
 from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
@@ -36,6 +35,7 @@ from pruning.methods.visionzip import VisionZip
 from pruning.methods.vla_cache import VLACache
 from pruning.methods.vla_pruner import VLAPruner
 from pruning.methods.zoo_prune import ZOOPrune
+from pruning.spelling import did_you_mean
 from pruning.wrappers.base import Wrapper
 from pruning.wrappers.ladder import Ladder
 from pruning.wrappers.quota import Quota
@@ -191,6 +191,5 @@ def _require(name: str, valid: Iterable[str], what: str) -> None:
     names = sorted(valid)
     if name in names:
         return
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = did_you_mean(name, names)
     raise MethodError(f"unknown {what} {name!r}: choose from {', '.join(names) or 'none'}{hint}")

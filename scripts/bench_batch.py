@@ -3,7 +3,9 @@
     python scripts/bench_batch.py --method vla_pruner --keep 0.25 --environments 8
 
 Alone and together run in turn, on one thread, on the same observations (noise) and states. The
-tokens that a query keeps must be the same both ways, or the script fails.
+tokens that a query keeps must be the same both ways, or the script fails. With `--arithmetic` it
+also says how many operations a second that is, and how many the same core does in single products:
+what is near them already cannot gain by company.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from policy.openvla.macs import query_macs
 from policy.openvla.random_weights import random_network, random_policy
 from policy.registry import load_policy, resolve_policy
 from policy.types import Observation
@@ -45,6 +48,7 @@ def main() -> int:
         action="store_true",
         help="decode token by token: random weights in the policy's shape",
     )
+    parser.add_argument("--arithmetic", action="store_true", help="count operations per second")
     given = parser.parse_args()
     torch.set_num_threads(1)
     policy = make_policy(given)
@@ -68,7 +72,42 @@ def main() -> int:
         f"{many:.1f} ms of processor time per query, {one / many:.2f} x; "
         f"{'the same' if same else 'OTHER'} tokens kept"
     )
+    if given.arithmetic:
+        print(arithmetic(policy, given.environments, one, many))
     return 0 if same else 1
+
+
+def arithmetic(policy: OpenVLAPolicy, environments: int, one_ms: float, many_ms: float) -> str:
+    """Operations per second of a query alone and in company, beside those of single products."""
+    config, method = policy.config, policy.pruner.method
+    cut = policy.pruner.cut if method.prunes else config.text.num_hidden_layers
+    kept = method.budget.tokens(config.tokens_per_view)
+    macs = query_macs(config, cut=cut, kept_per_view=kept)
+    giga = 2 * macs.total / 1e9
+    rows, width = len(config.views) * config.tokens_per_view, config.text.hidden_size
+    shapes = [(rows, width), (rows * environments, width), (1024, 1024)]
+    rates = ", ".join(
+        f"{product_rate(tall, wide):.0f} at {tall} x {wide} x {2 * wide}" for tall, wide in shapes
+    )
+    return (
+        f"{giga:.2f} GFLOP a query: alone {giga / one_ms * 1e3:.0f} GFLOP/s, together "
+        f"{giga / many_ms * 1e3:.0f}; single products on this core: {rates}"
+    )
+
+
+def product_rate(rows: int, width: int) -> float:
+    """GFLOP/s of a matrix product with `2 * width` columns, the best of a tenth of a second."""
+    left, right = torch.rand(rows, width), torch.rand(width, 2 * width)
+    operations = 4 * rows * width * width
+    times = max(1, round(2e8 / operations))
+    spent = []
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        began = time.process_time()
+        for _ in range(times):
+            left @ right
+        spent.append(time.process_time() - began)
+    return operations * times / min(spent) / 1e9
 
 
 def make_policy(given: argparse.Namespace) -> OpenVLAPolicy:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.registry import load_policy
-from sim.demos import EPISODES_PER_SHARD, SETTLE_STEPS, EpisodeBuffer, ground, run_jobs, write_shard
+from sim.demos import (
+    SETTLE_STEPS,
+    EpisodeBuffer,
+    Look,
+    by_scene,
+    ground,
+    portions,
+    run_jobs,
+    write_shard,
+)
 from sim.suites import make_suite
 
 if TYPE_CHECKING:
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from sim.suites.base import TrainingSuite
 
 EARLIEST_TAKE_OVER, LATEST_TAKE_OVER = 10, 140
+"""Steps; the latter for demonstrations of 78 steps on average, see `latest_take_over`."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Correction:
         seeds: one episode each.
         out: file to write.
         view_size: side of the frames, px; None takes the suite's own.
+        render_profile: how frames are rendered; None takes the suite's own.
+        latest: step before which the expert takes over.
     """
 
     policy: str
@@ -45,9 +57,23 @@ class Correction:
     seeds: tuple[int, ...]
     out: Path
     view_size: int | None = None
+    render_profile: str | None = None
+    latest: int = LATEST_TAKE_OVER
 
 
-def correct(suite: TrainingSuite, policy: Policy, seed: int, execute: int) -> tuple[Episode, bool]:
+def latest_take_over(demonstrations: Sequence[Episode]) -> int:
+    """A step that a slow policy may reach: 1.8 demonstrations long, and above the earliest."""
+    mean = float(np.mean([episode.steps for episode in demonstrations]))
+    return max(EARLIEST_TAKE_OVER + 1, round(1.8 * mean))
+
+
+def correct(
+    suite: TrainingSuite,
+    policy: Policy,
+    seed: int,
+    execute: int,
+    latest: int = LATEST_TAKE_OVER,
+) -> tuple[Episode, bool]:
     """One episode; also tells whether the policy succeeded before the expert took over.
 
     Args:
@@ -55,10 +81,11 @@ def correct(suite: TrainingSuite, policy: Policy, seed: int, execute: int) -> tu
         policy: who drives first.
         seed: of the scene, and of the time of the take-over.
         execute: rows of a chunk that are executed before the policy is asked again.
+        latest: step before which the expert takes over.
     """
     start = suite.reset(seed)
     rng = np.random.default_rng([seed, 2])
-    take_over = int(rng.integers(EARLIEST_TAKE_OVER, LATEST_TAKE_OVER))
+    take_over = int(rng.integers(EARLIEST_TAKE_OVER, latest))
     buffer = EpisodeBuffer(start.instruction, start.task, seed, source="dagger")
     state = policy.initial_state()
     plan: list[Float32[np.ndarray, " dof"]] = []
@@ -87,6 +114,8 @@ def collect_corrections(
     out: Path,
     *,
     view_size: int | None = None,
+    render_profile: str | None = None,
+    latest: int = LATEST_TAKE_OVER,
     workers: int = 1,
     report: Callable[[int, int], None] | None = None,
 ) -> float:
@@ -98,6 +127,8 @@ def collect_corrections(
         seeds: one episode each.
         out: folder of the shards.
         view_size: side of the frames, px; None takes the suite's own.
+        render_profile: how frames are rendered; None takes the suite's own.
+        latest: step before which the expert takes over.
         workers: processes.
         report: called after each shard with episodes done and successes of the policy alone.
 
@@ -105,11 +136,10 @@ def collect_corrections(
         Share of new episodes that the policy finished before the take-over.
     """
     jobs = []
-    for begin in range(0, len(seeds), EPISODES_PER_SHARD):
-        part = tuple(seeds[begin : begin + EPISODES_PER_SHARD])
+    for part in portions(seeds):
         path = Path(out) / f"corrections-{part[0]:09d}.safetensors"
         if not path.exists():
-            jobs.append(Correction(policy, suite, part, path, view_size))
+            jobs.append(Correction(policy, suite, part, path, view_size, render_profile, latest))
     done = alone = 0
     for job, successes in zip(jobs, run_jobs(_correct_shard, jobs, workers), strict=True):
         done, alone = done + len(job.seeds), alone + successes
@@ -124,10 +154,14 @@ _LOADED: dict[tuple[str, str], tuple[TrainingSuite, Policy]] = {}
 def _correct_shard(job: Correction) -> int:
     key = (job.suite, job.policy)
     if key not in _LOADED:
-        suite = make_suite(job.suite, view_size=job.view_size)
+        profile = job.render_profile
+        suite = make_suite(job.suite, render_profile=profile, view_size=job.view_size)
         _LOADED[key] = suite, load_policy(job.policy)
     suite, policy = _LOADED[key]
     execute = getattr(policy, "execute", None) or policy.action_spec.horizon
-    results = [correct(suite, policy, seed, execute) for seed in job.seeds]
-    write_shard(job.out, [episode for episode, _ in results])
+    results = [
+        correct(suite, policy, seed, execute, job.latest) for seed in by_scene(job.seeds, suite)
+    ]
+    look = Look(job.suite, suite.spec.render_profile)
+    write_shard(job.out, [episode for episode, _ in results], look)
     return sum(alone for _, alone in results)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -22,7 +21,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sim.suites import make_suite
+from policy.publish import publish
+from sim.suites import make_suite, suite_spec
+from sim.suites.base import EVAL_SEED_LIMIT as EVAL_SEED_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +38,6 @@ Done = TypeVar("Done")
 
 TRAIN_SEED_BASE = 1_000_000
 """Demonstrations use seeds from here on."""
-
-EVAL_SEED_LIMIT = 100_000
-"""Held-out evaluation uses seeds below this."""
 
 SCHEMA = "leanvla-demos-1"
 EPISODES_PER_SHARD = 25
@@ -57,6 +55,21 @@ _ARRAYS = (
     "target_visible",
     "goal_visible",
 )
+
+
+class Look(NamedTuple):
+    """What demonstrations were recorded on, as every shard says; empty where it is not known.
+
+    Attributes:
+        suite: its name.
+        render_profile: how frames were rendered.
+    """
+
+    suite: str = ""
+    render_profile: str = ""
+
+
+UNKNOWN = Look()
 
 
 class Grounding(NamedTuple):
@@ -148,7 +161,7 @@ class EpisodeBuffer:
         return Episode(self.instruction, self.task, self.seed, self.source, success, arrays)
 
 
-def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
+def write_shard(path: Path, episodes: Sequence[Episode], look: Look = UNKNOWN) -> None:
     """Write episodes to one safetensors file, atomically.
 
     Arrays, with T the total number of steps and V views: `frames` uint8 [T, V, h, w, 3], `states`
@@ -156,7 +169,7 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
     [T, 3] (metres; NaN without a goal), `target_uv` and `goal_uv` float32 [T, V, 2] (0..1, from the
     top left), `target_visible` and `goal_visible` bool [T, V], `episode` int32 [T] (index into the
     header's list). The header's `episodes` is a JSON list of instruction, task, seed, source,
-    success and steps.
+    success and steps; beside it stands `look`.
 
     Raises:
         ValueError: when there is no episode to write.
@@ -178,9 +191,8 @@ def write_shard(path: Path, episodes: Sequence[Episode]) -> None:
         for e in episodes
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={"schema": SCHEMA, "episodes": json.dumps(facts)})
-    os.replace(partial, path)
+    header = {"schema": SCHEMA, "episodes": json.dumps(facts), **look._asdict()}
+    publish(path, lambda part: save_file(arrays, part, metadata=header))
 
 
 def read_shard(path: Path) -> list[Episode]:
@@ -200,6 +212,23 @@ def read_shard(path: Path) -> list[Episode]:
         episodes.append(Episode(**facts, arrays={n: a[begin:end] for n, a in arrays.items()}))
         begin = end
     return episodes
+
+
+def read_look(folder: Path) -> Look:
+    """What the demonstrations in a folder were recorded on.
+
+    Raises:
+        ValueError: when they were recorded on more than one suite, or rendered in two ways.
+    """
+    looks = set()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+        looks.add(Look(*(header.get(name, "") for name in Look._fields)))
+    if len(looks) > 1:
+        kinds = " and ".join(sorted(f"{look.suite} ({look.render_profile})" for look in looks))
+        raise ValueError(f"{folder} holds demonstrations of {kinds}: keep them in folders apart")
+    return looks.pop() if looks else Look()
 
 
 def read_shards(folder: Path) -> Iterator[Episode]:
@@ -248,13 +277,14 @@ def collect(
     *,
     noise: float = 0.4,
     view_size: int | None = None,
+    render_profile: str | None = None,
     workers: int = 1,
     on_shard: Callable[[int, Collection], None] | None = None,
 ) -> Collection:
     """Demonstrate every seed and write the successful episodes, one shard per 25 seeds.
 
     A shard whose file exists is read for its count and not collected again, so an interrupted
-    collection continues where it stopped.
+    collection continues where it stopped. Inside a shard the seeds of one scene follow each other.
 
     Args:
         suite: name of the suite.
@@ -262,18 +292,17 @@ def collect(
         out: folder of the shards.
         noise: sigma of the injected action noise, in normalised action units.
         view_size: side of the recorded frames, px; None takes the suite's own.
+        render_profile: how frames are rendered; None takes the suite's own.
         workers: processes.
         on_shard: called after each shard with its number and its counts.
 
     Returns:
         Counts over all shards.
     """
+    spec = suite_spec(suite, render_profile=render_profile)
     jobs = [
-        _Shard(
-            *(suite, view_size, noise),
-            *(tuple(seeds[i : i + EPISODES_PER_SHARD]), _shard_path(out, seeds[i])),
-        )
-        for i in range(0, len(seeds), EPISODES_PER_SHARD)
+        _Shard(Look(suite, spec.render_profile), view_size, noise, part, _shard_path(out, part[0]))
+        for part in portions(seeds)
     ]
     total = Collection(0, 0, 0)
     for index, done in enumerate(run_jobs(_collect_shard, jobs, workers)):
@@ -281,6 +310,17 @@ def collect(
         if on_shard is not None:
             on_shard(index, done)
     return total
+
+
+def portions(seeds: Sequence[int]) -> list[tuple[int, ...]]:
+    """Seeds as shards."""
+    count = EPISODES_PER_SHARD
+    return [tuple(seeds[i : i + count]) for i in range(0, len(seeds), count)]
+
+
+def by_scene(seeds: Sequence[int], suite: TrainingSuite) -> list[int]:
+    """Seeds in an order that compiles every scene once."""
+    return sorted(seeds, key=lambda seed: seed % suite.spec.scenes)
 
 
 def _counts(collection: Collection) -> tuple[int, int, int]:
@@ -304,26 +344,32 @@ def run_jobs(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -> 
 class _Shard(NamedTuple):
     """What one job of a collection makes."""
 
-    suite: str
+    look: Look
     view_size: int | None
     noise: float
     seeds: tuple[int, ...]
     path: Path
 
 
-_SUITES: dict[tuple[str, int | None], TrainingSuite] = {}
+_SUITES: dict[tuple[Look, int | None], TrainingSuite] = {}
 
 
 def _collect_shard(job: _Shard) -> Collection:
     if job.path.exists():
         episodes = read_shard(job.path)
     else:
-        key = job.suite, job.view_size
-        if key not in _SUITES:
-            _SUITES[key] = make_suite(job.suite, view_size=job.view_size)
-        tries = (demonstrate(_SUITES[key], seed, job.noise) for seed in job.seeds)
+        suite = _suite(job)
+        tries = (demonstrate(suite, seed, job.noise) for seed in by_scene(job.seeds, suite))
         episodes = [episode for episode in tries if episode.success]
         if episodes:
-            write_shard(job.path, episodes)
+            write_shard(job.path, episodes, job.look)
     steps = sum(e.steps for e in episodes)
     return Collection(len(episodes), len(job.seeds) - len(episodes), steps)
+
+
+def _suite(job: _Shard) -> TrainingSuite:
+    name, profile = job.look
+    key = job.look, job.view_size
+    if key not in _SUITES:
+        _SUITES[key] = make_suite(name, render_profile=profile, view_size=job.view_size)
+    return _SUITES[key]

@@ -1,8 +1,9 @@
-"""Software rendering that is fast enough: GL backend, named profiles, decimated visual meshes.
+"""Software rendering that is fast enough: GL backend, named profiles, frames.
 
 On a machine without a GPU a frame costs what its vertices cost: a Panda's visual meshes have 168 k
-faces, and a 96 x 96 picture shows none of them. `lowpoly` swaps them for decimated copies. A
-profile is always named and recorded with results; `default` keeps the simulator's own quality.
+faces, and a 96 x 96 picture shows none of them. `lowpoly` swaps them for the copies of
+`sim.meshes`. A profile is always named and recorded with results; `default` keeps the simulator's
+own quality.
 
 Nothing here imports mujoco before `setup_gl` has chosen the backend.
 """
@@ -11,14 +12,11 @@ from __future__ import annotations
 
 import atexit
 import ctypes.util
-import hashlib
 import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 import weakref
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("egl", "osmesa")
 APT_PACKAGES = "libegl1 libegl-mesa0 libosmesa6 libgl1-mesa-dri libopengl0"
-_CACHE_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -243,64 +240,3 @@ def _close_all(renderers: dict[int, Any]) -> None:
 def cache_dir() -> Path:
     """Where derived assets are kept: `$LEANVLA_CACHE`, or `~/.cache/leanvla`."""
     return Path(os.environ.get("LEANVLA_CACHE") or Path.home() / ".cache" / "leanvla")
-
-
-def decimate_xml(xml: str, max_faces: int, *, spare_textured: bool = False) -> str:
-    """Point the visual meshes of an MJCF document at decimated copies in the cache.
-
-    Collision meshes stay as they are, so physics does not change.
-
-    Args:
-        xml: MJCF text whose mesh files are absolute paths.
-        max_faces: largest number of faces of a mesh.
-        spare_textured: leave meshes with a texture alone: decimation loses its coordinates.
-    """
-    root = ET.fromstring(xml)
-    textured = {m.get("name") for m in root.iter("material") if m.get("texture")}
-    visual: set[str | None] = set()
-    solid: set[str | None] = set()
-    for geom in root.iter("geom"):
-        passive = geom.get("contype") == "0" and geom.get("conaffinity") == "0"
-        spared = spare_textured and geom.get("material") in textured
-        (visual if passive and not spared else solid).add(geom.get("mesh"))
-    for mesh in root.iter("mesh"):
-        path = Path(mesh.get("file") or "")
-        if mesh.get("name") in visual - solid and path.suffix in (".obj", ".stl"):
-            mesh.set("file", str(decimated(path, max_faces)))
-    return ET.tostring(root, encoding="unicode")
-
-
-def decimated(path: Path, max_faces: int) -> Path:
-    """The cached decimated copy of a mesh, made when missing; the mesh itself when small enough."""
-    content = path.read_bytes()
-    key = hashlib.sha256(f"{_CACHE_VERSION}:{max_faces}:".encode() + content).hexdigest()[:32]
-    target = cache_dir() / "meshes" / f"{key}.stl"
-    if not target.exists():
-        _write_atomically(target, _simplify(path, max_faces))
-    return target
-
-
-def _simplify(path: Path, max_faces: int) -> bytes:
-    import fast_simplification
-    import trimesh
-
-    mesh = trimesh.load(path, force="mesh", process=False)
-    mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=True)
-    for shape in (mesh, mesh.convex_hull):
-        mesh = shape
-        if len(mesh.faces) > max_faces:
-            points, faces = fast_simplification.simplify(
-                mesh.vertices, mesh.faces, target_count=max_faces, agg=7
-            )
-            mesh = trimesh.Trimesh(points, faces, process=False)
-        # Many loose shells cannot be merged below their count; their hull can.
-        if len(mesh.faces) <= 2 * max_faces:
-            break
-    return mesh.export(file_type="stl")
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, target)

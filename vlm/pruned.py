@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pruning.adapters import prune
+from pruning.kv_select import KVSelect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
     from numpy import ndarray
 
+    from pruning.adapters.kv import KVSession
     from pruning.adapters.session import Session
     from pruning.base import Method
+
+    Chooser = Method | KVSelect
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class Trace:
         kept: survivors of every picture at the last layer, as indices into it; None when dense.
         layer_tokens: tokens that each decoder layer computed in the prefill; empty when dense.
         selection_ms: time of scores and selections.
+        attended: share of the slots that a query attended to, where slots are elected.
     """
 
     kept: tuple[Int64[ndarray, " k"], ...] | None = None
     layer_tokens: tuple[int, ...] = ()
     selection_ms: float = 0.0
+    attended: float = 1.0
 
 
 class Watch:
@@ -49,14 +55,32 @@ class Watch:
         return Trace(kept, tuple(session.counts.tokens_out), session.counts.selection_ms)
 
 
+class SlotWatch:
+    """The same of elected slots; no token leaves."""
+
+    def __init__(self, session: KVSession) -> None:
+        self._session = session
+
+    def trace(self) -> Trace:
+        """The trace of one question, batch 1."""
+        counts = self._session.counts
+        return Trace(selection_ms=counts.election_ms, attended=counts.attended_share)
+
+
 @contextmanager
-def pruned(model: Any, method: Method) -> Iterator[Watch]:
+def pruned(model: Any, method: Chooser) -> Iterator[Watch | SlotWatch]:
     """The model with this method inside, for as long as the context lasts.
 
     Raises:
         AdapterError: when there is no adapter for the model, or the method needs what it lacks.
         MethodError: on leaving, when a method that prunes chose nothing.
     """
+    if isinstance(method, KVSelect):
+        from pruning.adapters.kv import select_kv
+
+        with select_kv(model, method) as slots:
+            yield SlotWatch(slots)
+        return
     if not method.prunes:
         yield Watch(None)
         return

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
     from numpy import ndarray
 
-    from pruning.base import Method
     from vlm.model import Answer, Vlm
-    from vlm.pruned import Trace
+    from vlm.pruned import Chooser, Trace
     from vlm.store import AnswerStore
     from vlm.tasks.base import Task
     from vlm.types import Question
@@ -45,7 +44,7 @@ class Plan:
         asked: tasks with their questions.
     """
 
-    methods: Mapping[Cell, Method]
+    methods: Mapping[Cell, Chooser]
     asked: tuple[Asked, ...]
 
     @property
@@ -84,7 +83,7 @@ def run(
                     report(record)
 
 
-def look(vlm: Vlm, method: Method, question: Question) -> tuple[Int64[ndarray, " k"], ...]:
+def look(vlm: Vlm, method: Chooser, question: Question) -> tuple[Int64[ndarray, " k"], ...]:
     """Which tokens of every picture live, for pictures in a report; nothing when all do."""
     inputs = vlm.prepare(question.prompt, question.media.load())
     return _ask(vlm, method, inputs, 1)[1].kept or ()
@@ -106,10 +105,16 @@ def take(questions: Sequence[Question], limit: int) -> list[Question]:
     return [question for name in chosen for question in groups[name]]
 
 
-def _ask(vlm: Vlm, method: Method, inputs: dict, max_new_tokens: int) -> tuple[Answer, Trace]:
+def _ask(vlm: Vlm, method: Chooser, inputs: dict, max_new_tokens: int) -> tuple[Answer, Trace]:
     with pruned(vlm.model, method) as watch:
         answer = vlm.answer(inputs, max_new_tokens)
         return answer, watch.trace()
+
+
+def _kept_tokens(answer: Answer, trace: Trace) -> int:
+    if trace.kept is None:
+        return round(answer.visual_tokens * trace.attended)
+    return sum(map(len, trace.kept))
 
 
 def _record(
@@ -136,7 +141,7 @@ def _record(
         decode_ms=list(answer.decode_ms),
         prompt_tokens=answer.prompt_tokens,
         visual_tokens=answer.visual_tokens,
-        kept_tokens=answer.visual_tokens if trace.kept is None else sum(map(len, trace.kept)),
+        kept_tokens=_kept_tokens(answer, trace),
         layer_tokens=list(trace.layer_tokens) or dense,
         selection_ms=trace.selection_ms,
         peak_memory_mb=answer.peak_memory_mb,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from hashlib import sha256
 from pathlib import Path
 
+from pruning.spelling import did_you_mean
 from vlm.errors import ModelError
 
 ZOO = Path(__file__).with_name("zoo")
@@ -36,10 +36,9 @@ def _unknown(name: str) -> str:
             "mini-vlm is not packaged in this copy: train it with `leanvla train-vlm`, then give "
             "its folder with --model"
         )
-    near = difflib.get_close_matches(name, packaged(), n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, packaged(), ", ") or ":"
     known = ", ".join(packaged()) or "none is packaged"
-    return f"no model {name!r}{hint}: give a checkpoint folder with config.json, or one of: {known}"
+    return f"no model {name!r}{hint} give a checkpoint folder with config.json, or one of: {known}"
 
 
 def _check_hashes(folder: Path) -> None:

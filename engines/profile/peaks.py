@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from engines.profile.roofline import Peak
+from pruning.spelling import did_you_mean
 
 _TABLE = Path(__file__).with_name("peaks.json")
 
@@ -36,8 +36,7 @@ def peak_of(device: str, precision: str) -> Peak:
     """
     devices = table()["devices"]
     if device not in devices:
-        near = difflib.get_close_matches(device, devices, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(device, devices)
         raise UnknownPeakError(
             f"no peak rates for {device!r}: the table has {', '.join(devices)}{hint}"
         )

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanvla.commands.rollout_checks import check_expert
+from leanvla.commands.rollout_checks import check_expert, check_suite_ready
 from leanvla.errors import CHECK_FAILED, EnvironmentFault, UsageError
 from leanvla.report.training import write_demos_report
 from leanvla.run_folder import open_run_folder, write_json
 from sim.demos import EVAL_SEED_LIMIT, TRAIN_SEED_BASE, collect
 from sim.render import check_gl
-from sim.suites import SUITES, unknown_suite
+from sim.suites import SUITES, suite_spec, unknown_suite
 
 if TYPE_CHECKING:
     from sim.demos import Collection
@@ -37,6 +37,8 @@ class Demos:
             stay clean.
         view_size: side of the recorded frames, pixels; the suite's own when left out. The small
             recipes of `leanvla train` read 96.
+        render_profile: `default`, `fast` or `lowpoly`; the suite's own when left out. A policy acts
+            best in frames that are rendered as those it learnt from.
         workers: simulator processes; 0 means one per core.
         out: folder of the shards.
     """
@@ -46,6 +48,7 @@ class Demos:
     seed: int = TRAIN_SEED_BASE
     noise: float = 0.4
     view_size: int | None = None
+    render_profile: str | None = None
     workers: int = 0
     out: Path = Path("data/demos")
 
@@ -68,6 +71,7 @@ def run(config: Demos) -> int:
         out,
         noise=config.noise,
         view_size=config.view_size,
+        render_profile=config.render_profile,
         workers=config.workers or os.cpu_count() or 1,
         on_shard=_report,
     )
@@ -83,6 +87,8 @@ def _check(config: Demos) -> None:
     if config.suite not in SUITES:
         raise UsageError(str(unknown_suite(config.suite)))
     check_expert(config.suite)
+    check_suite_ready(config.suite)
+    suite_spec(config.suite, render_profile=config.render_profile)
     if config.episodes < 1:
         raise UsageError(f"--episodes is {config.episodes}: ask for at least one")
     if config.seed < EVAL_SEED_LIMIT:

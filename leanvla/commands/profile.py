@@ -27,7 +27,9 @@ class Profile:
 
     Attributes:
         policy: packaged policy, or checkpoint folder.
-        engine: an exported engine to measure instead of the eager policy; cells are rungs of it.
+        engine: an exported engine to measure instead of the eager policy, or the name of a policy
+            that ships with graphs; cells are rungs of it.
+        torch: measure the eager policy that the engine was made from as well, in the same rounds.
         plans: TensorRT plans of that engine, a folder that `leanvla build` wrote, to run instead.
         shape: an architecture with random weights instead of a policy, see `--shape list`; its
             tokenizer is the packaged small one.
@@ -35,6 +37,7 @@ class Profile:
         tower_layers: blocks of each vision tower of the shape.
         method: pruning methods, separated by commas; dense always runs beside them.
         keep: keep ratios in (0, 1], separated by commas.
+        allow_cpu: go on with the CPU when ONNX Runtime lacks the device's provider.
         device: `cpu` or `cuda`.
         dtype: `float32`, `bfloat16` or `float16`; float32 when left out, float16 for predictions.
         threads: processor threads.
@@ -59,12 +62,14 @@ class Profile:
 
     policy: str = "mini"
     engine: Path | None = None
+    torch: bool = False
     plans: Path | None = None
     shape: str | None = None
     layers: int | None = None
     tower_layers: int | None = None
     method: str = "vla_pruner"
     keep: str = "0.25"
+    allow_cpu: bool = False
     device: str = "cpu"
     dtype: str | None = None
     threads: int = 1
@@ -103,8 +108,11 @@ def run(config: Profile) -> int:
         from leanvla.commands.profile_predict import run_prediction
 
         return run_prediction(config)
+    from leanvla.commands.engine_folder import engine_folder
     from leanvla.commands.profile_results import read_folder, show
 
+    if config.engine is not None:
+        config = replace(config, engine=engine_folder(config.engine))
     if config.reuse:
         metrics, samples = read_folder(config.out)
     else:
@@ -121,19 +129,23 @@ def _measure(config: Profile) -> tuple[dict, list[Sample]]:
     from engines.profile.measure import Schedule, measure
     from leanvla.commands.profile_cells import make_bench, precision
     from leanvla.commands.profile_results import build_metrics, energy_metrics, write_folder
+    from leanvla.commands.profile_torch import beside_torch, with_torch
     from leanvla.run_folder import open_run_folder
 
     if config.plans is not None and config.engine is None:
         raise UsageError("--plans run the graphs of an engine: name it with --engine")
+    if config.torch and config.engine is None:
+        raise UsageError("--torch measures torch beside an engine: name one with --engine")
     if config.engine is not None and config.dtype is not None:
         raise UsageError("--engine has the precision that it was exported in: leave --dtype out")
     config = replace(config, dtype=precision(config))
     schedule = Schedule(config.rounds, config.warmup, config.seed)
     bench = make_bench(config)
+    all_cells = with_torch(config, bench).cells if config.torch else bench.cells
     folder = open_run_folder(config.out, config, resume=False, ignore=NOT_COMPARED)
     watch = Watch()
     samples = measure(
-        bench.cells,
+        all_cells,
         schedule,
         read=watch.read,
         synchronize=bench.synchronize,
@@ -147,6 +159,8 @@ def _measure(config: Profile) -> tuple[dict, list[Sample]]:
         synchronize=bench.synchronize,
     )
     metrics = build_metrics(config, bench, samples, watch) | energy_metrics(energy)
+    if config.torch:
+        metrics["beside_torch"] = beside_torch(config, bench, metrics, samples)
     write_folder(folder, metrics, samples, config.trace_rounds)
     say(f"report: {folder / 'report.html'}")
     return metrics, samples

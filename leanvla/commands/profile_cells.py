@@ -11,7 +11,7 @@ from leanvla.errors import EnvironmentFault, UsageError
 from pruning.registry import make_method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.engine.policy import EnginePolicy
     from policy.openvla.policy import OpenVLAPolicy
-    from policy.profiling import PolicyCell
+    from policy.profiling import PolicyCell, Scene
     from pruning.base import Method
 
     Profiled = OpenVLAPolicy | EnginePolicy
@@ -57,7 +57,9 @@ class Bench:
         architecture: the network's architecture.
         synchronize: waits for the device; None on a processor.
         peak_bytes: most memory that the device has given so far; None where it cannot be told.
+        runs_on: runtime, device and precision of the dense cell.
         scenes: what the policies see, in words.
+        seen: the same, round by round.
     """
 
     specs: tuple[CellSpec, ...]
@@ -66,7 +68,9 @@ class Bench:
     architecture: OpenVLAConfig
     synchronize: Callable[[], None] | None
     peak_bytes: Callable[[], int] | None
+    runs_on: str
     scenes: str
+    seen: Sequence[Scene] = ()
 
 
 def grid(config: Profile) -> tuple[CellSpec, ...]:
@@ -114,7 +118,9 @@ def make_bench(config: Profile) -> Bench:
         architecture=first.config,
         synchronize=waits[0],
         peak_bytes=waits[1],
+        runs_on=first.runs_on,
         scenes=words,
+        seen=scenes,
     )
 
 
@@ -158,6 +164,7 @@ def _engine_policies(config: Profile, folder: Path) -> Callable[[Method], Engine
         unnorm_key=config.unnorm_key,
         threads=config.threads,
         provider=config.device.partition(":")[0],
+        allow_cpu=config.allow_cpu,
         plans=config.plans,
     )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from leanvla.commands.profile import Profile
 
 SCHEMA = "leanvla.profile.comparison/1"
-MUST_MATCH = ("subject", "device", "dtype", "threads", "scenes", "instruction")
+MUST_MATCH = ("subject", "device", "runs_on", "dtype", "threads", "scenes", "instruction")
 MACHINE = ("cpu_model", "cores", "packages")
 
 

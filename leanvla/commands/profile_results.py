@@ -44,6 +44,7 @@ def build_metrics(
         "subject": subject(config),
         "architecture": _described(bench),
         "device": config.device,
+        "runs_on": bench.runs_on,
         "dtype": config.dtype,
         "threads": config.threads,
         "rounds": config.rounds,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from leanvla.commands.replay_play import Played
 
 NOBODY = "none"
+RECORDED = "recorded"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Replay:
     Attributes:
         recording: the recording.
         policy: packaged policy or checkpoint folder; `none` only reads and decodes.
+        engine: `recorded` runs what the recording ran on, and torch where it says nothing of it;
+            `auto`, `torch` or the folder of an exported engine as in `leanvla rollout`.
         method: pruning methods, separated by commas; `dense` always runs as the reference.
         keep: keep ratios in (0, 1], separated by commas.
         out: folder of the results.
@@ -49,6 +52,7 @@ class Replay:
 
     recording: tyro.conf.Positional[Path]
     policy: str = "mini"
+    engine: str = RECORDED
     method: str = "vla_pruner"
     keep: str = "0.25"
     out: Path = Path("runs/replay")
@@ -74,9 +78,12 @@ def run(config: Replay) -> int:
 
     Raises:
         UsageError: for an impossible configuration.
+        EnvironmentFault: when a cell needs torch, and torch is missing.
+        EngineError: for an engine that cannot run a cell.
         ReplayError: when the recording cannot be read, or does not fit the policy.
         RerunError: when `--rerun` is asked for and rerun-sdk is not installed.
     """
+    from leanvla.commands.replay_engine import make_policy_source
     from leanvla.commands.replay_plan import check, make_actors, open_source
     from leanvla.commands.replay_play import play
     from leanvla.commands.replay_results import show, write
@@ -84,9 +91,10 @@ def run(config: Replay) -> int:
 
     check(config)
     episode = open_source(config)
-    actors = make_actors(config)
+    source = make_policy_source(config, episode.info.facts)
+    actors = make_actors(config, source)
     folder = open_run_folder(config.out, config, resume=False)
-    played = play(config, episode, actors)
+    played = play(config, episode, actors, source)
     metrics = write(config, folder, played)
     _tell(played)
     return show(config, metrics, played)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,17 +14,16 @@ from policy.replay.match import parse_view
 from policy.replay.open import Options, open_episode
 from policy.replay.run import Actor
 from policy.replay.shards import Specs
+from policy.replay.types import ReplayError
 from pruning.registry import make_method
 from sim.rollout.factories import make_policy
 from sim.rollout.runner import grid
-from sim.rollout.types import DENSE, Source
+from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from leanvla.commands.replay import Replay
     from policy.replay.types import Episode
-    from sim.rollout.types import Cell
+    from sim.rollout.types import Cell, Source
 
 
 def check(config: Replay) -> None:
@@ -82,39 +82,55 @@ def open_source(config: Replay) -> Episode:
         from policy.contract_file import read_contract
 
         contract = read_contract(config.contract)
-    asked = Options(contract, config.instruction, suite_specs(config.recording), config.recover)
-    return open_episode(config.recording, config.episode, asked)
+    path = recording_of(config.recording)
+    asked = Options(contract, config.instruction, suite_specs(path), config.recover)
+    return open_episode(path, config.episode, asked)
+
+
+def recording_of(path: Path) -> Path:
+    """The recording itself: the folder of a rollout stands for the bags that it recorded.
+
+    Raises:
+        ReplayError: when the rollout recorded none.
+    """
+    if not (path / "episodes.jsonl").is_file():
+        return path
+    bags = _config_of(path).get("record")
+    if not bags:
+        raise ReplayError(
+            f"{path} is a rollout that recorded nothing: run it again with --record FOLDER"
+        )
+    return Path(bags)
 
 
 def suite_specs(path: Path) -> Specs | None:
     """What the suite of a folder of demonstrations shows and takes, where the folder says which."""
     from sim.suites import SUITES, suite_spec
 
-    file = (path if path.is_dir() else path.parent) / "config.yaml"
-    if not file.is_file():
-        return None
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return None
-    name = config.get("suite") if isinstance(config, dict) else None
+    name = _config_of(path if path.is_dir() else path.parent).get("suite")
     if name not in SUITES:
         return None
     spec = suite_spec(name)
     return Specs(spec.observation, spec.action)
 
 
-def make_actors(config: Replay) -> list[tuple[Cell, Actor]]:
-    """One policy per cell; all share one network. None for `--policy none`.
+def _config_of(folder: Path) -> dict[str, Any]:
+    """What a folder of ours says about itself; nothing, where it is not ours."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def make_actors(config: Replay, source: Source) -> list[tuple[Cell, Actor]]:
+    """One policy per cell; eager ones share one network. None for `--policy none`.
 
     Raises:
         CheckpointError, UnnormKeyError, BudgetError: as `policy.registry.load_policy`.
     """
     if config.policy == NOBODY:
         return []
-    fields = parse_options(config.option)
-    given = {} if ":" in config.policy else {"unnorm_key": config.unnorm_key}
-    source = Source(config.policy, given, fields)
     return [
         (cell, Actor(str(cell), make_policy(source, cell, config.threads)))
         for cell in cells(config)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from leanvla.commands.replay import Replay
     from policy.replay.run import Actor, Moment
     from policy.replay.types import Episode, Look
-    from sim.rollout.types import Cell
+    from sim.rollout.types import Cell, Source
 
 STILLS = 4
 
@@ -51,6 +51,8 @@ class Played:
     fit: Fit
     execute: int
     names: tuple[str, ...]
+    source: Source
+    engines: list[str] = field(default_factory=list)
     view_tokens: int = 0
     looks: int = 0
     decoded: int = 0
@@ -71,13 +73,21 @@ class Played:
         return self.stamps_s[-1] - self.stamps_s[0] if self.stamps_s else 0.0
 
 
-def play(config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Actor]]) -> Played:
+def play(
+    config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Actor]], source: Source
+) -> Played:
     """Walk through the episode.
+
+    Args:
+        config: what was asked for.
+        episode: the recording.
+        actors: what answers, cell by cell.
+        source: where they come from.
 
     Raises:
         ReplayError: when it is damaged, or does not fit the policy.
     """
-    played = _prepare(config, episode, actors)
+    played = _prepare(config, episode, actors, source)
     pace = Pace(played.execute, config.limit, config.realtime, config.policy == NOBODY)
     chosen = [actor for _, actor in actors]
     log = _rerun_log(config, played)
@@ -94,12 +104,14 @@ def play(config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Actor]])
     return played
 
 
-def _prepare(config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Actor]]) -> Played:
+def _prepare(
+    config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Actor]], source: Source
+) -> Played:
     info = episode.info
     views = [parse_view(text) for text in config.view]
     if not actors:
         whole = fit(info, info.observation, info.action, views)
-        return Played(episode, [], [], whole, config.execute or 1, info.action.names)
+        return Played(episode, [], [], whole, config.execute or 1, info.action.names, source)
     policy = actors[0][1].policy
     matched = fit(
         info,
@@ -116,6 +128,8 @@ def _prepare(config: Replay, episode: Episode, actors: Sequence[tuple[Cell, Acto
         matched,
         min(execute, policy.action_spec.horizon),
         policy.action_spec.names,
+        source,
+        [str(getattr(actor.policy, "runs_on", "")) for _, actor in actors],
     )
 
 

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options
+from leanvla.commands.rollout_engine import annotate
 from leanvla.errors import CHECK_FAILED
 from leanvla.run_folder import environment, write_json
 from policy.replay.compare import action_error, chunk_error, overlap, recorded_rows
@@ -71,6 +72,8 @@ def show(config: Replay, metrics: dict[str, Any], played: Played) -> int:
 
 def _metrics(config: Replay, played: Played) -> dict[str, Any]:
     info, losses = played.episode.info, played.episode.losses
+    runs = [_run(config, played, number) for number in range(len(played.traces))]
+    annotate(runs, played.source.notes)
     pairs = [
         overlap(one, other)
         for i, one in enumerate(played.traces)
@@ -102,7 +105,7 @@ def _metrics(config: Replay, played: Played) -> dict[str, Any]:
         "wall_s": round(played.seconds, 6),
         "times_real_time": played.covered_s / played.seconds if played.seconds else None,
         "not_compared": list(played.fit.notes),
-        "runs": [_run(config, played, number) for number in range(len(played.traces))],
+        "runs": runs,
         "kept_overlap": [pair for pair in pairs if pair],
     }
 
@@ -112,16 +115,18 @@ def _run(config: Replay, played: Played, number: int) -> dict[str, Any]:
     recorded = recorded_rows(played.fit, played.recorded, len(played.names))
     executed = trace.executed(len(recorded), played.execute)
     latency, dense_latency = _latency(trace), _latency(dense)
+    same_engine = played.engines[number] == played.engines[0]
     budget_ms = played.execute / played.episode.info.rate_hz * 1e3
     return {
         "method": cell.method,
         "keep": cell.keep,
+        "engine": played.engines[number] or None,
         "queries": len(trace.answers),
         "tokens": _tokens(trace),
         "query_latency_ms": latency,
         "phase_latency_ms": _phases(trace),
-        "speedup_p50": _ratio(dense_latency["p50"], latency["p50"]),
-        "speedup_ceiling": _ceiling(trace, dense),
+        "speedup_p50": _ratio(dense_latency["p50"], latency["p50"]) if same_engine else None,
+        "speedup_ceiling": _ceiling(trace, dense) if same_engine else None,
         "late_queries": sum(a.timing.query_ms > budget_ms for a in trace.answers),
         "error_to_recording": action_error(executed, recorded, played.names),
         "error_to_dense": chunk_error(trace, dense, played.names) if number else None,
@@ -137,6 +142,7 @@ def _again(config: Replay, played: Played, number: int) -> dict[str, Any] | None
     cell = played.cells[number]
     same = (facts.get("policy"), facts.get("redaction")) == (config.policy, "none")
     same &= parity.own == parity.decisions
+    same &= facts.get("engine", "") == played.source.engine_sha256(cell)
     fields = {} if cell.method == DENSE else parse_options(config.option)
     untouched = config.instruction is None and not config.view
     untouched &= facts.get("options", "{}") == json.dumps(fields, sort_keys=True)

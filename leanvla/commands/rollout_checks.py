@@ -49,6 +49,23 @@ def check_expert(suite: str) -> None:
         raise UsageError(f"{suite} has no scripted expert for all its tasks: {able} have one")
 
 
+def check_suite_ready(suite: str) -> None:
+    """Find out at once what a suite's worker would find out after it started.
+
+    Raises:
+        SuiteEnvironmentError: when the suite's environment is not installed.
+        AssetsError: when LIBERO's assets are not found.
+    """
+    from sim.suites.environment import environments
+
+    if suite.startswith("libero_"):
+        from sim.suites.libero.make import check_ready
+
+        check_ready()
+    elif suite.startswith("metaworld_"):
+        environments()["metaworld"].python()
+
+
 def _check_swap(config: Rollout) -> None:
     from sim.suites import SUITES
 

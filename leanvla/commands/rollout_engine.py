@@ -1,4 +1,4 @@
-"""`--engine` of `leanvla rollout`: which cells run on an exported engine, and why others do not."""
+"""`--engine` of a verb: which cells run on an exported engine, and why others do not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from leanvla.commands.arguments import parse_options
 from leanvla.errors import EnvironmentFault, UsageError
@@ -14,7 +14,7 @@ from pruning.registry import make_method
 from sim.rollout.types import DENSE, EXPERT, Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from leanvla.commands.rollout import Rollout
     from policy.openvla.engine.choose import Wanted
@@ -24,8 +24,38 @@ if TYPE_CHECKING:
 AUTO, TORCH = "auto", "torch"
 
 
+class Runtimes(NamedTuple):
+    """What runs which cell.
+
+    Attributes:
+        engines: by cell, the engine's folder.
+        notes: by cell, why it has none, in words.
+    """
+
+    engines: dict[Cell, str]
+    notes: dict[Cell, str]
+
+
 def with_engines(config: Rollout, plan: Plan, spec: WorkerSpec) -> WorkerSpec:
     """The spec with an engine for every cell that has one, and a reason for every other.
+
+    Raises:
+        UsageError, EnvironmentFault, EngineError: as `choose_runtimes`.
+    """
+    engines, notes = choose_runtimes(config.policy, config.engine, plan.cells, config.option)
+    return replace(spec, policy=replace(spec.policy, engines=engines, notes=notes))
+
+
+def choose_runtimes(
+    policy: str, engine: str, cells: Iterable[Cell], option: Sequence[str]
+) -> Runtimes:
+    """An engine for every cell that has one, and a reason for every other.
+
+    Args:
+        policy: `--policy`.
+        engine: `--engine`: `auto`, `torch`, or a folder.
+        cells: what will run.
+        option: fields of the pruning methods, as on the command line.
 
     Raises:
         UsageError: when `--engine` and `--policy` do not go together.
@@ -34,25 +64,22 @@ def with_engines(config: Rollout, plan: Plan, spec: WorkerSpec) -> WorkerSpec:
     """
     from policy.registry import is_engine, resolve_policy
 
-    if config.policy == EXPERT or ":" in config.policy:
-        _refuse(config, "it brings its own runtime")
-        return spec
-    checkpoint = resolve_policy(config.policy)
+    if policy == EXPERT or ":" in policy:
+        return _own(policy, engine, "it brings its own runtime")
+    checkpoint = resolve_policy(policy)
     if is_engine(checkpoint):
-        _refuse(config, "it is an engine itself")
-        return spec
-    wanted = {cell: _wanted(cell, config) for cell in plan.cells}
-    if config.engine == TORCH:
-        engines: dict[Cell, str] = {}
-        notes = dict.fromkeys(plan.cells, "asked for with --engine torch")
-    elif config.engine == AUTO:
-        engines, notes = _choose(checkpoint, wanted)
-        _tell(notes)
+        return _own(policy, engine, "it is an engine itself")
+    wanted = {cell: _wanted(cell, option) for cell in cells}
+    if engine == TORCH:
+        found = Runtimes({}, dict.fromkeys(wanted, "asked for with --engine torch"))
+    elif engine == AUTO:
+        found = _choose(checkpoint, wanted)
+        _tell(found.notes)
     else:
-        engines, notes = _given(config.engine, checkpoint, wanted), {}
-    if notes:
-        _check_torch(notes)
-    return replace(spec, policy=replace(spec.policy, engines=engines, notes=notes))
+        found = Runtimes(_given(engine, checkpoint, wanted), {})
+    if found.notes:
+        _check_torch(found.notes)
+    return found
 
 
 def annotate(runs: Sequence[dict[str, Any]], notes: Mapping[Cell, str]) -> None:
@@ -65,31 +92,31 @@ def annotate(runs: Sequence[dict[str, Any]], notes: Mapping[Cell, str]) -> None:
             run["engine_note"] = f"{note}; its speed is not compared with dense on {dense}"
 
 
-def _refuse(config: Rollout, why: str) -> None:
-    if config.engine != AUTO:
-        raise UsageError(f"--engine {config.engine} does not go with {config.policy}: {why}")
+def _own(policy: str, engine: str, why: str) -> Runtimes:
+    if engine != AUTO:
+        raise UsageError(f"--engine {engine} does not go with {policy}: {why}")
+    return Runtimes({}, {})
 
 
-def _wanted(cell: Cell, config: Rollout) -> Wanted:
+def _wanted(cell: Cell, option: Sequence[str]) -> Wanted:
     """A cell's method with the options of the run in its name."""
     from policy.openvla.engine.choose import Wanted
 
     if cell.method == DENSE:
         return Wanted(DENSE, 1.0, make_method(DENSE))
-    fields = parse_options(config.option)
-    name = ":".join([cell.method, *config.option])
+    fields = parse_options(option)
+    name = ":".join([cell.method, *option])
     return Wanted(name, cell.keep, make_method(cell.method, keep=cell.keep, **fields))
 
 
-def _choose(
-    checkpoint: Path, wanted: Mapping[Cell, Wanted]
-) -> tuple[dict[Cell, str], dict[Cell, str]]:
+def _choose(checkpoint: Path, wanted: Mapping[Cell, Wanted]) -> Runtimes:
     from policy.openvla.engine.choose import choose_engines
 
     choices = choose_engines(checkpoint, list(wanted.values()), _say)
     found = dict(zip(wanted, choices, strict=True))
     engines = {cell: str(choice.engine) for cell, choice in found.items() if choice.engine}
-    return engines, {cell: choice.reason for cell, choice in found.items() if choice.reason}
+    notes = {cell: choice.reason for cell, choice in found.items() if choice.reason}
+    return Runtimes(engines, notes)
 
 
 def _given(engine: str, checkpoint: Path, wanted: Mapping[Cell, Wanted]) -> dict[Cell, str]:

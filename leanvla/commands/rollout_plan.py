@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
-from leanvla.commands.rollout_checks import check_served, check_suite_can
+from leanvla.commands.rollout_checks import check_served, check_suite_can, check_suite_ready
 from leanvla.errors import EnvironmentFault, UsageError
 from policy.serve.address import is_address
 from pruning.registry import make_method
@@ -99,10 +99,7 @@ def check_machine(config: Rollout) -> None:
         check_rerun()
     if ":" in config.suite:
         return
-    if config.suite.startswith("libero_"):
-        from sim.suites.libero.make import check_ready
-
-        check_ready()
+    check_suite_ready(config.suite)
     from sim.render import check_gl
 
     gl = check_gl()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ class Serve:
 
     Attributes:
         policy: packaged policy, checkpoint or engine folder, or `module:callable`.
+        engine: `auto` runs every cell that can be a graph on ONNX Runtime and says which cannot;
+            `torch` runs all of them eagerly; or the folder of an exported engine.
         method: pruning methods on offer, separated by commas; the first is the one under `/`.
         keep: keep ratios in (0, 1], separated by commas.
         option: fields of the pruning methods, e.g. `window=5 gamma=0.7`.
@@ -41,6 +43,7 @@ class Serve:
     """
 
     policy: str = "mini"
+    engine: str = "auto"
     method: str = "dense"
     keep: str = "0.25"
     option: tuple[str, ...] = ()
@@ -92,14 +95,16 @@ async def _serve(server: PolicyServer, host: str) -> None:
     def ready(port: int) -> None:
         print(f"ws://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         for cell in server.cells:
-            card = cell.card
-            print(f"{card.policy}: {card.method} @ {card.keep:g}", file=sys.stderr, flush=True)
+            card, runs_on = cell.card, getattr(cell.policy, "runs_on", "")
+            line = f"{card.policy}: {card.method} @ {card.keep:g}"
+            print(f"{line} on {runs_on}" if runs_on else line, file=sys.stderr, flush=True)
 
     await server.run(ready, stop)
 
 
 def _cells(config: Serve) -> list[Cell]:
-    """Every method at every keep ratio, loaded; they share one network."""
+    """Every method at every keep ratio, loaded; eager ones share one network."""
+    from leanvla.commands.rollout_engine import choose_runtimes
     from policy.serve.card import card_of
     from policy.serve.server import Cell
     from sim.rollout.factories import make_policy
@@ -110,11 +115,17 @@ def _cells(config: Serve) -> list[Cell]:
     options = {} if own else {"unnorm_key": config.unnorm_key}
     source = Source(config.policy, options, parse_options(config.option))
     keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
+    squares = [
+        Square(method, keep)
+        for method in split_list(config.method, "--method")
+        for keep in ([1.0] if method == DENSE else keeps)
+    ]
+    engines, notes = choose_runtimes(config.policy, config.engine, squares, config.option)
+    source = replace(source, engines=engines, notes=notes)
     cells = []
-    for method in split_list(config.method, "--method"):
-        for keep in [1.0] if method == DENSE else keeps:
-            policy = make_policy(source, Square(method, keep), config.threads)
-            cells.append(Cell(card_of(policy, config.policy, method, keep), policy))
+    for square in squares:
+        policy = make_policy(source, square, config.threads)
+        cells.append(Cell(card_of(policy, config.policy, square.method, square.keep), policy))
     return cells
 
 

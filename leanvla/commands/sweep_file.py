@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
 
 from leanvla.errors import UsageError
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +50,7 @@ class PolicyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         suites: labels of the suites that it acts in; all when left out.
         unnorm_key: data set whose statistics give actions their units.
         execute: control steps executed of each chunk; the policy's own choice when left out.
+        engine: `torch`, or the folder of an engine of its weights that has every method and budget.
         device: torch device, or an engine's; `cpu` when left out.
         dtype: torch type of weights and activations; `float32` when left out.
         threads: threads of each policy process.
@@ -61,6 +62,7 @@ class PolicyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suites: list[str] = []
     unnorm_key: str | None = None
     execute: int | None = None
+    engine: str = "torch"
     device: str | None = None
     dtype: str | None = None
     threads: int = 1
@@ -148,8 +150,7 @@ def _check_keys(tree: Any, kind: type[msgspec.Struct], where: str, plain: type =
     known = kind.__struct_fields__
     for key in tree:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ":"
+            hint = did_you_mean(str(key), known, ", ") or ":"
             raise UsageError(f"{where}: unknown key {key!r}{hint} choose from {', '.join(known)}")
 
 

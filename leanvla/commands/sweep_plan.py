@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from leanvla.commands.rollout import Rollout
+from leanvla.commands.rollout_engine import AUTO, TORCH, with_engines
 from leanvla.commands.rollout_plan import make_plan, make_spec
 from leanvla.errors import UsageError
 from policy.registry import is_engine, resolve_policy
@@ -105,7 +106,7 @@ def _make_run(
     config = Rollout(
         suite=suite.name,
         policy=policy.name,
-        engine="auto" if _brings_its_own(policy.name) else "torch",
+        engine=_engine(policy),
         method=",".join(file.methods),
         keep=",".join(str(keep) for keep in file.keep),
         episodes=count,
@@ -126,6 +127,8 @@ def _make_run(
     )
     plan = make_plan(config)
     spec = _with_policy(make_spec(config), policy)
+    if policy.engine != TORCH:
+        spec = with_engines(config, plan, spec)
     whole = Grid(plan.cells, seeds)
     share = replace(plan, seeds=seeds[shard[0] - 1 :: shard[1]], block=policy.batch)
     identity = identity_of(spec, swap=file.swap_instruction)
@@ -148,13 +151,29 @@ def _with_policy(spec: WorkerSpec, policy: PolicyEntry) -> WorkerSpec:
     return replace(spec, policy=source, batch=policy.batch)
 
 
-def _brings_its_own(name: str) -> bool:
-    """Whether a policy has a runtime that is not ours to choose.
+def _engine(policy: PolicyEntry) -> str:
+    """`--engine` of its rollout; `auto` where the policy brings a runtime of its own.
 
-    Every checkpoint runs on torch: which cells have an engine, and so where their reference runs,
-    depends on what else is asked for, and an episode's address must not.
+    Nothing is chosen for a checkpoint: which cells have an engine, and so where their reference
+    runs, depends on what else is asked for, and an episode's address must not.
+
+    Raises:
+        UsageError: for an engine that a sweep cannot take.
     """
-    return name == EXPERT or ":" in name or is_engine(resolve_policy(name))
+    if policy.engine == AUTO:
+        raise UsageError(
+            f"policy {policy.label}: `engine: auto` depends on what else is asked for: give torch, "
+            "or the folder of an engine (leanvla export makes one)"
+        )
+    own = policy.name == EXPERT or ":" in policy.name or is_engine(resolve_policy(policy.name))
+    if policy.engine == TORCH:
+        return AUTO if own else TORCH
+    if policy.batch > 1 or policy.dtype is not None:
+        raise UsageError(
+            f"policy {policy.label}: an engine has its own precision, and graphs of one "
+            "observation: leave `batch` and `dtype` out"
+        )
+    return policy.engine
 
 
 def _check_batch(policy: PolicyEntry) -> None:

@@ -48,7 +48,7 @@ def work(config: Sweep, runs: Sequence[SweepRun], store: SweepStore, path: Path)
     check_parquet()
     for run in runs:
         check_machine(run.config)
-        with_engines(run.config, run.plan, run.spec)  # for its checks: nothing is chosen here
+        with_engines(run.config, run.plan, run.spec)  # for its checks: nothing new is chosen
         if run.spec.batch > 1 and config.ray is None:
             raise UsageError(
                 f"{run.title}: a batched policy is shared between environments by Ray: add "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from leanvla.commands.rollout_checks import check_expert
+from leanvla.commands.rollout_checks import check_expert, check_suite_ready
 from leanvla.errors import UsageError
 from leanvla.report.training import write_training_report
 from leanvla.run_folder import open_run_folder, write_json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from policy.training.data import TrainingData
     from policy.training.loop import Progress
     from policy.training.recipe import Recipe
-    from sim.demos import Episode
+    from sim.demos import Episode, Look
 
 SCHEMA = "leanvla.train/1"
 CORRECTION_SEEDS = 3_000_000
@@ -35,8 +35,9 @@ class Train:
     Beside it stand `metrics.json`, `report.html` with the losses, and the log of every stage.
 
     Attributes:
-        recipe: `mini` decodes chunks of eight actions in parallel; `mini-ar` decodes token by token
-            and goes on from a trained `mini` (`--init mini`).
+        recipe: `mini` decodes chunks of eight actions in parallel; `mini-suite` goes on from it
+            (`--init mini`) on another suite; `mini-ar` goes on from it, too, and decodes token by
+            token.
         suite: where corrections are driven; also names the statistics in the checkpoint.
         demos: folder of demonstrations (`leanvla demos`).
         out: folder for weights, log and policy.
@@ -54,7 +55,7 @@ class Train:
             is the one it would have had.
     """
 
-    recipe: Literal["mini", "mini-ar"] = "mini"
+    recipe: Literal["mini", "mini-suite", "mini-ar"] = "mini"
     suite: str = "tabletop"
     demos: Path = Path("data/demos")
     out: Path = Path("runs/train")
@@ -81,8 +82,9 @@ def run(config: Train) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     demonstrations = load_episodes([config.demos])
+    look = _look(config)
     out = open_run_folder(config.out, config, resume=config.resume)
-    learner = Learner(config, demonstrations, out)
+    learner = Learner(config, demonstrations, look, out)
     learner.learn(RECIPES[config.recipe], demonstrations, init)
     episodes, rounds = list(demonstrations), []
     for number in range(config.rounds):
@@ -93,6 +95,9 @@ def run(config: Train) -> int:
     metrics = {
         "schema": SCHEMA,
         "recipe": config.recipe,
+        "suite": config.suite,
+        "render_profile": look.render_profile or None,
+        "view_size": learner.view_size,
         "demonstrations": len(demonstrations),
         "demonstration_steps": sum(e.steps for e in demonstrations),
         "corrections": rounds,
@@ -119,9 +124,12 @@ def _check(config: Train) -> Path | None:
             raise UsageError(f"--{name} is {getattr(config, name)}: give {least} or more")
     if config.rounds:
         check_expert(config.suite)
+    check_suite_ready(config.suite)
     if config.init is None:
-        if config.recipe == "mini-ar":
-            raise UsageError("mini-ar goes on from a trained mini: give --init mini, or your own")
+        if config.recipe != "mini":
+            raise UsageError(
+                f"{config.recipe} goes on from a trained mini: give --init mini, or your own"
+            )
         return None
     if Path(config.init).is_file():
         return Path(config.init)
@@ -133,12 +141,15 @@ def _check(config: Train) -> Path | None:
 class Learner:
     """One policy in the making."""
 
-    def __init__(self, config: Train, demonstrations: list[Episode], out: Path) -> None:
+    def __init__(self, config: Train, demonstrations: list[Episode], look: Look, out: Path) -> None:
         from policy.openvla.mini_tokenizer import build_mini_tokenizer
+        from sim.dagger import latest_take_over
         from sim.training_data import episode_stats
 
-        self.config, self.out = config, out
-        self.tokenizer = build_mini_tokenizer(out / "tokenizer").parent
+        self.config, self.look, self.out = config, look, out
+        said = () if config.suite == "tabletop" else {e.instruction for e in demonstrations}
+        self.tokenizer = build_mini_tokenizer(out / "tokenizer", said).parent
+        self.latest = latest_take_over(demonstrations)
         self.stats = episode_stats(demonstrations)
         self.policy = self._architecture()
         self.view_size = _frame_size(demonstrations, self.policy)
@@ -185,6 +196,8 @@ class Learner:
             range(first, first + count),
             folder,
             view_size=self.view_size,
+            render_profile=self.look.render_profile or None,
+            latest=self.latest,
             workers=self.workers,
             report=_report_corrections,
         )
@@ -208,6 +221,18 @@ class Learner:
         return training_data(
             episodes, self.stats, lambda text: encode(text)[0].tolist(), CORRECTION_WEIGHT
         )
+
+
+def _look(config: Train) -> Look:
+    """What the demonstrations were recorded on; refuses those of another suite."""
+    from sim.demos import read_look
+
+    look = read_look(config.demos)
+    if look.suite not in ("", config.suite):
+        raise UsageError(
+            f"the demonstrations in {config.demos} are of {look.suite}, --suite is {config.suite}"
+        )
+    return look
 
 
 def _frame_size(episodes: list[Episode], policy: OpenVLAConfig) -> int:

@@ -13,10 +13,11 @@ from leanvla.errors import CHECK_FAILED, UsageError
 
 if TYPE_CHECKING:
     from engines.artefact import Engine
-    from engines.manifest import Parity
+    from engines.manifest import Parity, Rung
     from policy.types import Observation
 
 SCHEMA = 1
+TORCH = "torch"
 
 
 @dataclass(frozen=True)
@@ -24,27 +25,34 @@ class Verify:
     """Compare an engine with its model: every stage and whole queries, for every rung.
 
     Hashes are checked, then both run the same observations; the ledger in the engine's manifest is
-    written anew.
+    written anew. With `--episodes` both act instead, and what is compared is success.
 
     Attributes:
         engine: folder that `leanvla export` wrote, or the name of a policy that ships with graphs.
         policy: the checkpoint; the one named in the engine when left out.
+        method: of the engine's rungs only those of these methods, separated by commas, and dense.
+        keep: only those with these keep ratios, separated by commas, and dense.
         suite: replay an episode of this suite, with the engine acting, instead of made-up frames.
         seed: scene of that episode.
         observations: observations to compare, at most.
-        episodes: instead of observations, compare success: so many episodes of the suite, each by
-            the engine and by torch, on the same seeds.
+        episodes: instead of observations, compare success: so many episodes of the suite a rung,
+            each by the engine and by the reference, on the same seeds.
+        against: the reference of these episodes: `torch`, or another engine of the same weights
+            (a folder, or the name of a policy that ships with graphs).
         workers: episode workers.
         out: folder of these episodes; a run that was cut goes on in it.
-        json: print the ledger as JSON.
+        json: print the ledger, or the comparison of episodes, as JSON.
     """
 
     engine: Positional[Path]
     policy: str | None = None
+    method: str = ""
+    keep: str = ""
     suite: str | None = None
     seed: int = 0
     observations: int = 8
     episodes: int = 0
+    against: str = TORCH
     workers: int = 2
     out: Path = Path("runs/verify")
     json: bool = False
@@ -58,19 +66,20 @@ def run(config: Verify) -> int:
         EngineError: for a damaged engine, or one that was made from other weights.
     """
     from engines.artefact import Engine
+    from leanvla.commands.engine_folder import engine_folder
     from leanvla.commands.export import Talk
     from policy.openvla.engine.verify import judge, verify
     from policy.registry import resolve_policy
 
-    if config.observations < 1:
-        raise UsageError(f"--observations is {config.observations}: give 1 or more")
-    engine = Engine(_folder(config))
+    _check(config)
+    engine = Engine(engine_folder(config.engine))
+    rungs = _rungs(config, engine)
     if config.episodes:
         from leanvla.commands.verify_episodes import compare_episodes
 
-        return compare_episodes(config, engine)
+        return compare_episodes(config, engine, rungs)
     checkpoint = resolve_policy(config.policy or engine.manifest.policy)
-    ledger = verify(engine, checkpoint, _observations(config, engine), Talk())
+    ledger = verify(engine, checkpoint, _observations(config, engine), Talk(), rungs)
     misses = [miss for parity in ledger if (miss := judge(engine, parity))]
     if config.json:
         print(json.dumps(_plain(engine, ledger, misses), indent=2))
@@ -79,16 +88,25 @@ def run(config: Verify) -> int:
     return CHECK_FAILED if misses else 0
 
 
-def _folder(config: Verify) -> Path:
-    from policy.openvla.engine.packaged import packaged_engine, packaged_graphs
-    from policy.registry import packaged_policies, resolve_policy
+def _check(config: Verify) -> None:
+    least = {"observations": 1, "episodes": 0, "workers": 0, "seed": 0}
+    for name, low in least.items():
+        if getattr(config, name) < low:
+            raise UsageError(f"--{name} is {getattr(config, name)}: give {low} or more")
+    if config.episodes and config.suite is None:
+        raise UsageError("--episodes need a suite to act in: give --suite tabletop")
+    if config.against != TORCH and not config.episodes:
+        raise UsageError("--against compares success: give --suite and --episodes, too")
 
-    if str(config.engine) not in packaged_policies():
-        return config.engine
-    checkpoint = resolve_policy(config.engine)
-    if packaged_graphs(checkpoint) is None:
-        raise UsageError(f"{config.engine} ships without graphs: export it, and verify that folder")
-    return packaged_engine(checkpoint)
+
+def _rungs(config: Verify, engine: Engine) -> list[Rung]:
+    from leanvla.commands.arguments import parse_ratio, split_list
+    from policy.openvla.config import load_config
+    from policy.openvla.engine.rungs import choose_rungs
+
+    methods = split_list(config.method, "--method") if config.method else []
+    keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")] if config.keep else []
+    return choose_rungs(engine.manifest, load_config(engine.folder / "policy"), methods, keeps)
 
 
 def _observations(config: Verify, engine: Engine) -> list[Observation]:

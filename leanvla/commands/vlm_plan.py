@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.errors import UsageError
+from pruning.kv_select import NAME, kv_select_named
 from pruning.registry import make_method
 from vlm.errors import TaskError
 from vlm.runner import DENSE, Asked, Plan, take
@@ -15,7 +16,7 @@ from vlm.types import ReadOptions
 
 if TYPE_CHECKING:
     from leanvla.commands.vlm import VlmConfig
-    from pruning.base import Method
+    from vlm.pruned import Chooser
 
 
 def check_numbers(config: VlmConfig) -> None:
@@ -51,16 +52,22 @@ def make_plan(config: VlmConfig) -> Plan:
     return Plan(methods, tuple(asked))
 
 
-def _methods(config: VlmConfig) -> dict[Cell, Method]:
+def _methods(config: VlmConfig) -> dict[Cell, Chooser]:
     """Dense first, then every method at every budget."""
     fields = parse_options(config.option)
     keeps = [parse_ratio(text) for text in split_list(config.keep, "--keep")]
-    cells = {DENSE: make_method("dense", keep=1.0)}
+    cells: dict[Cell, Chooser] = {DENSE: make_method("dense", keep=1.0)}
     for name in split_list(config.method, "--method"):
         if name != DENSE.method:
             for keep in keeps:
-                cells[Cell(name, keep)] = make_method(name, keep=keep, **fields)
+                cells[Cell(name, keep)] = _method(name, keep, fields)
     return cells
+
+
+def _method(name: str, keep: float, fields: dict[str, Any]) -> Chooser:
+    if name.partition(":")[0] == NAME:
+        return kv_select_named(name, keep)
+    return make_method(name, keep=keep, **fields)
 
 
 def print_tasks() -> int:

@@ -11,7 +11,7 @@ from leanvla.report.svg import WIDTH, colour, legend, round_step, svg, text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-LABEL = 190
+LEAST_LABEL, LETTER = 120, 6.8
 BAR, GAP, TOP = 17, 9, 26
 
 
@@ -45,10 +45,11 @@ def latency_bars(bars: Sequence[Bar]) -> str:
         return ""
     phases = list(dict.fromkeys(name for bar in bars for name, _ in bar.parts))
     longest = max(max(bar.total_ms, sum(ms for _, ms in bar.parts)) for bar in bars)
-    scale = (WIDTH - LABEL - 150) / (longest or 1.0)
-    body = [_bar(bar, TOP + i * (BAR + GAP), scale, phases) for i, bar in enumerate(bars)]
+    left = max(LEAST_LABEL, 16 + LETTER * max(len(bar.label) for bar in bars))
+    scale = (WIDTH - left - 150) / (longest or 1.0)
+    body = [_bar(bar, left, TOP + i * (BAR + GAP), scale, phases) for i, bar in enumerate(bars)]
     bottom = TOP + len(bars) * (BAR + GAP)
-    axis = _axis(longest, scale, bottom)
+    axis = _axis(longest, left, scale, bottom)
     names, height = legend([*phases, "overhead"], bottom + 34)
     return svg(height, [axis, *body, *names], "query latency by phase")
 
@@ -80,8 +81,8 @@ def success_curves(curves: Mapping[str, Sequence[Point]], dense: Point | None) -
     return svg(height + 10, parts, "success against keep ratio", width)
 
 
-def _bar(bar: Bar, y: float, scale: float, phases: list[str]) -> str:
-    parts, x = [text(LABEL - 12, y + 13, bar.label, "end")], float(LABEL)
+def _bar(bar: Bar, left: float, y: float, scale: float, phases: list[str]) -> str:
+    parts, x = [text(left - 12, y + 13, bar.label, "end")], left
     rest = max(0.0, bar.total_ms - sum(ms for _, ms in bar.parts))
     for name, ms in (*bar.parts, ("overhead", rest)):
         number = phases.index(name) if name in phases else len(phases)
@@ -92,7 +93,7 @@ def _bar(bar: Bar, y: float, scale: float, phases: list[str]) -> str:
         x += ms * scale
     note = f"{bar.total_ms:.1f} ms"
     if bar.ceiling_ms is not None:
-        at = LABEL + bar.ceiling_ms * scale
+        at = left + bar.ceiling_ms * scale
         parts.append(
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y - 4}" y2="{y + BAR + 4}" '
             'stroke="var(--ink)" stroke-width="2"/>'
@@ -102,13 +103,13 @@ def _bar(bar: Bar, y: float, scale: float, phases: list[str]) -> str:
     return "".join([*parts, text(x + 8, y + 13, note, "start", "soft")])
 
 
-def _axis(longest: float, scale: float, bottom: float) -> str:
+def _axis(longest: float, left: float, scale: float, bottom: float) -> str:
     step = round_step(longest / 5)
     ticks = [i * step for i in range(int(longest / step) + 1)]
     lines = (
-        f'<line x1="{LABEL + t * scale:.1f}" x2="{LABEL + t * scale:.1f}" y1="{TOP - 8}" '
+        f'<line x1="{left + t * scale:.1f}" x2="{left + t * scale:.1f}" y1="{TOP - 8}" '
         f'y2="{bottom}" stroke="var(--line)"/>'
-        + text(LABEL + t * scale, TOP - 13, f"{t:g} ms", "middle", "soft")
+        + text(left + t * scale, TOP - 13, f"{t:g} ms", "middle", "soft")
         for t in ticks
     )
     return "".join(lines)

@@ -32,6 +32,9 @@ def curves(named: Mapping[str, Sequence[tuple[float, float]]], label: str) -> st
         path = " ".join(f"{LEFT + x * across:.1f},{BOTTOM - y * up:.1f}" for x, y in curve)
         style = f'fill="none" stroke="{colour(number)}" stroke-width="1.6"'
         parts.append(f'<polyline points="{path}" {style}/>')
+        if len(curve) == 1:  # a line of one point is not seen
+            x, y = path.split(",")
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour(number)}"/>')
     names, height = legend(list(named), BOTTOM + 40, first=1)
     return svg(height, [*parts, *names], label, WIDTH)
 

@@ -1,22 +1,21 @@
 """`docs/methods.md`: every pruning method in one table, from what the methods say of themselves.
 
-Success rates come from `docs/methods.json`, which `scripts/methods_page.py` fills from the
-`metrics.json` of rollouts.
+What was measured comes from `docs/methods.json`, see `methods_results`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from leanvla.report.methods_results import sections
 from pruning.cards import describe
 from pruning.registry import METHODS, WRAPPERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from pruning.cards import MethodCard
 
-KEEPS = (0.25, 0.125, 0.0625)
 CUTS = {"dense": "–", "schedule": "several"}
 
 HEAD = """# Pruning methods
@@ -73,22 +72,8 @@ def page(results: dict[str, Any]) -> str:
     methods = [describe(kind) for kind in METHODS.values()]
     wrappers = [describe(kind) for kind in WRAPPERS.values()]
     parts = [HEAD, _table(methods), "\n## Wrappers\n", _table(wrappers), NAMES, NEEDS]
-    return "\n".join([*parts, _measured(methods, results)])
-
-
-def add_runs(results: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """Results with the cells of one rollout in them, in place of older ones of the same cells.
-
-    Args:
-        results: the content of `docs/methods.json`.
-        metrics: the `metrics.json` of `leanvla rollout`.
-    """
-    cells = {(run["method"], run["keep"]): run for run in results["runs"]}
-    for run in metrics["runs"]:
-        judged = run["successes"] + run["failures"]
-        cell = {"method": run["method"], "keep": run["keep"], "successes": run["successes"]}
-        cells[run["method"], run["keep"]] = {**cell, "episodes": judged}
-    return {**results, "runs": [cells[key] for key in sorted(cells)]}
+    listed = [card.name for card in methods if card.name != "dense"]
+    return "\n".join([*parts, *sections(listed, results)])
 
 
 def _table(cards: Iterable[MethodCard]) -> str:
@@ -123,34 +108,3 @@ def _plain(value: object) -> str:
 
 def _mark(true: bool) -> str:
     return "yes" if true else "–"
-
-
-def _measured(cards: Sequence[MethodCard], results: dict[str, Any]) -> str:
-    """Success by keep ratio; an empty cell was not measured."""
-    cells = {(run["method"], run["keep"]): run for run in results["runs"]}
-    listed = [card.name for card in cards if card.name != "dense"]
-    others = {method for method, _ in cells} - {*listed, "dense"}
-    heads = " | ".join(f"keep {keep:g}" for keep in KEEPS)
-    dense = _rate(cells.get(("dense", 1.0)))
-    lines = [
-        f"## Success on `{results['suite']}`",
-        "",
-        f"    {results['command']}",
-        "",
-        f"Policy `{results['policy']}`; dense: {dense or 'not measured'}. Successes of episodes, "
-        "the same seeds in every cell. An empty cell has not been measured; intervals and latency "
-        "stand in [results.md](results.md).",
-        "",
-        f"| method | {heads} |",
-        f"|---|{'---|' * len(KEEPS)}",
-    ]
-    for name in [*listed, *sorted(others)]:
-        rates = (_rate(cells.get((name, keep))) for keep in KEEPS)
-        lines.append(f"| `{name}` | {' | '.join(rates)} |")
-    return "\n".join([*lines, ""])
-
-
-def _rate(run: dict[str, Any] | None) -> str:
-    if run is None or not run["episodes"]:
-        return ""
-    return f"{run['successes']}/{run['episodes']} = {run['successes'] / run['episodes']:.0%}"

@@ -11,22 +11,28 @@ if TYPE_CHECKING:
 
 STYLE = """
 :root { color-scheme: light dark; --ink:#1d2024; --soft:#626973; --line:#d9dce1; --paper:#fbfbfa;
-  --card:#fff; --good:#1f7a4d; --bad:#b3372f; --c0:#5b6470; --c1:#2f6fb2; --c2:#c9822b; 
-  --c3:#3f8f6b; --c4:#8a5aa8; --c5:#b4505f; --c6:#7c7a2c; --c7:#3d8b99; --c8:#9aa0a8; }
+  --card:#fff; --shade:#0003; --good:#1f7a4d; --bad:#b3372f; --c0:#5b6470; --c1:#2f6fb2;
+  --c2:#c9822b; --c3:#3f8f6b; --c4:#8a5aa8; --c5:#b4505f; --c6:#7c7a2c; --c7:#3d8b99;
+  --c8:#9aa0a8; }
 @media (prefers-color-scheme: dark) { :root { --ink:#e4e6e9; --soft:#979da6; --line:#343a42;
-  --paper:#15181b; --card:#1c2024; --good:#5cc08c; --bad:#ea8079; --c0:#a3abb6; --c1:#69a5e3;
-  --c2:#e2a65a; --c3:#6fbf9a; --c4:#bb90d6; --c5:#df8390; --c6:#bab75e; --c7:#72bcc9;
+  --paper:#15181b; --card:#1c2024; --shade:#0009; --good:#5cc08c; --bad:#ea8079; --c0:#a3abb6;
+  --c1:#69a5e3; --c2:#e2a65a; --c3:#6fbf9a; --c4:#bb90d6; --c5:#df8390; --c6:#bab75e; --c7:#72bcc9;
   --c8:#6b727b; } }
 * { box-sizing: border-box }
-body { margin:0 auto; max-width:1140px; padding:2.2rem 1.4rem 4rem; background:var(--paper);
+body { margin:0 auto; max-width:1320px; padding:2.2rem 1.4rem 4rem; background:var(--paper);
   color:var(--ink); font:15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif }
 h1 { font-size:1.55rem; margin:0 0 .2rem; letter-spacing:-.01em }
 h2 { font-size:1.08rem; margin:2.6rem 0 .5rem }
 p, li { max-width:72ch } .soft, figcaption { color:var(--soft); font-size:.86rem }
 .note { border-left:3px solid var(--c2); padding:.3rem .9rem; background:var(--card) }
-.scroll { overflow-x:auto }
+.scroll { overflow-x:auto; background:linear-gradient(to right, var(--paper) 30%, transparent) left,
+  linear-gradient(to left, var(--paper) 30%, transparent) right,
+  radial-gradient(farthest-side at 0 50%, var(--shade), transparent) left,
+  radial-gradient(farthest-side at 100% 50%, var(--shade), transparent) right;
+  background-repeat:no-repeat; background-size:44px 100%, 44px 100%, 14px 100%, 14px 100%;
+  background-attachment:local, local, scroll, scroll }
 table { border-collapse:collapse; font-size:.9rem; font-variant-numeric:tabular-nums }
-th, td { padding:.32rem .9rem .32rem 0; text-align:right; white-space:nowrap;
+th, td { padding:.32rem .75rem .32rem 0; text-align:right; white-space:nowrap;
   border-bottom:1px solid var(--line) }
 th { font-weight:600; font-size:.82rem; color:var(--soft); vertical-align:bottom }
 th:first-child, td:first-child { text-align:left } td small { color:var(--soft) }
@@ -37,6 +43,8 @@ svg text { fill:var(--ink) } svg .soft { fill:var(--soft); font-size:11px }
 figure img, figure video { display:block; max-width:100%; border-radius:4px }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:.15rem 1.4rem; margin:.4rem 0 }
 dt { color:var(--soft) } dd { margin:0; overflow-wrap:anywhere }
+@media (max-width: 700px) { body { padding:1.2rem .9rem 3rem } svg { min-width:620px }
+  dl { grid-template-columns:1fr } dd { margin:0 0 .4rem } }
 """
 
 

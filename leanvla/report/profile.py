@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from leanvla.report.cdf import latency_cdf
 from leanvla.report.charts import Bar, latency_bars
 from leanvla.report.page import facts, page, paragraph, section, table
+from leanvla.report.profile_torch import torch_findings, torch_table
 from policy.types import PHASES
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def document(metrics: Mapping[str, Any], samples: Sequence[Sample], env: Mapping
         *(paragraph(warning, "note") for warning in warnings(metrics)),
         f"<ul>{said}</ul>",
         section("Whole query", _queries(cells)),
+        *([section("Beside torch", torch_table(metrics))] if "beside_torch" in metrics else []),
         section("Where the time goes", *_bars(cells), _phases(cells)),
         section("Energy", _energy(metrics.get("energy"))),
         section("How it spreads", _spread(samples)),
@@ -59,6 +61,7 @@ def findings(metrics: Mapping[str, Any]) -> list[str]:
     """One plain sentence per pruned cell."""
     cells = metrics["cells"]
     said = [_finding(cell) for cell in cells if cell["keep"] < 1]
+    said += torch_findings(metrics)
     return said or ["Only the dense cell was measured: there is nothing to compare it with."]
 
 
@@ -85,7 +88,7 @@ def _how(metrics: Mapping[str, Any]) -> str:
     return (
         f"{metrics['rounds']} rounds after {metrics['warmup_rounds']} of warm-up; in every round "
         "each cell answered the same query once, in an order drawn anew. "
-        f"{metrics['device']}, {metrics['dtype']}, {metrics['threads']} thread(s); "
+        f"{metrics.get('runs_on') or metrics['device']}, {metrics['threads']} thread(s); "
         f"{metrics['scenes']}."
     )
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leanvla.report.profile import ordered_phases
+from leanvla.report.profile_torch import HEADS, torch_findings, torch_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +23,15 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
     console = Console(width=width, highlight=False, markup=False)
     console.print(
-        f"{metrics['subject']}; {metrics['device']}, {metrics['dtype']}, "
+        f"{metrics['subject']}; {metrics.get('runs_on') or metrics['device']}, "
         f"{metrics['threads']} thread(s); {metrics['rounds']} interleaved rounds"
     )
     console.print(_cells(metrics))
     console.print(_phases(metrics))
+    if "beside_torch" in metrics:
+        console.print(_torch(metrics))
+        for sentence in torch_findings(metrics):
+            console.print(sentence)
     reasons = metrics["conditions"]["throttled_because"]
     if reasons:
         console.print(f"measured while the machine held back: {', '.join(reasons)}")
@@ -67,4 +72,11 @@ def _phases(metrics: Mapping[str, Any]) -> Table:
         found = (cell["phase_ms"].get(phase) for cell in cells)
         table.add_row(phase, *("–" if ms is None else f"{ms['p50']:.3f}" for ms in found))
     table.add_row("gap", *(f"{cell['gap_ms']['p50']:.3f}" for cell in cells))
+    return table
+
+
+def _torch(metrics: Mapping[str, Any]) -> Table:
+    table = _table("beside torch", *HEADS[1:])
+    for row in torch_rows(metrics):
+        table.add_row(*row)
     return table

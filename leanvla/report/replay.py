@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     Run = Mapping[str, Any]
 
-HEADS = ("", "queries", "kept", "p50 ms", "p95 ms", "to recording", "to dense", "as recorded")
+HEADS = (
+    *("", "runs on", "queries", "kept", "p50 ms", "p95 ms"),
+    *("to recording", "to dense", "as recorded"),
+)
 RELATIVE = (
     "Errors to the recording and to dense: mean over values of the mean absolute error, each as a "
     "part of the range that it covers. As recorded: decisions repeated bit for bit, actions and "

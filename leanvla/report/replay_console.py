@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PLAIN_WIDTH = 132
-HEADS = ("queries", "kept", "p50 ms", "p95 ms", "to recording", "to dense", "as recorded")
+HEADS = (
+    *("runs on", "queries", "kept", "p50 ms", "p95 ms"),
+    *("to recording", "to dense", "as recorded"),
+)
 
 
 def print_table(metrics: Mapping[str, Any]) -> None:
@@ -45,6 +48,7 @@ def row(run: Mapping[str, Any]) -> tuple[str, ...]:
     latency, again = run["query_latency_ms"], run["recorded_decisions"]
     return (
         name(run),
+        run["engine"] or "–",
         str(run["queries"]),
         f"{run['tokens']['kept']}/{run['tokens']['visual']}",
         _show(latency["p50"], ".2f"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leanvla.report.page import image, paragraph, table, video
 from leanvla.report.rollout import name
 from leanvla.report.words import UNKNOWN, number, percent
+from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,19 +38,20 @@ class Exhibit:
 
 def recall_tables(recall: Sequence[Part]) -> list[str]:
     """Recall by cell, role and phase, and its correlation with success."""
-    if not recall:
+    pruned = [one for one in recall if one["method"] != DENSE]
+    if not pruned:
         return []
     intro = (
         "Of the patches that show a thing by the simulator's own segmentation, the share that "
         "reached the last layer. Correlation: of an episode's recall with its success, within one "
         "cell. It is no proof of a cause: a lost episode goes on longer and looks elsewhere."
     )
-    views = recall[0]["views"]
+    views = pruned[0]["views"]
     head = (
         *("", "of the", "phase", "queries", "recall", *views),
         *("in successes", "in failures", "correlation", "episodes"),
     )
-    return [paragraph(intro), table(head, map(_recall, recall))]
+    return [paragraph(intro), table(head, map(_recall, pruned))]
 
 
 def reference_table(reference: Sequence[Part], note: str) -> list[str]:

@@ -44,8 +44,11 @@ def text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
 
 
 def svg(height: float, parts: Sequence[str], label: str, width: int = WIDTH) -> str:
-    """A picture of its parts, with a label for those who cannot see it."""
+    """A picture of its parts, with a label for those who cannot see it.
+
+    On a narrow screen it is scrolled, not shrunk until nobody can read it.
+    """
     return (
-        f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<div class="scroll"><svg viewBox="0 0 {width} {height:.0f}" width="{width}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg></div>'
     )

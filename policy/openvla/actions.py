@@ -7,12 +7,12 @@ its end downwards, stand for them; an id decodes to the centre between two edges
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from policy.openvla.errors import CheckpointError, UnnormKeyError
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,8 +130,7 @@ def pick_key(stats: Mapping[str, object], unnorm_key: str | None) -> str:
         raise UnnormKeyError(f"unnorm_key is needed, the checkpoint has {len(stats)}: {names}")
     if unnorm_key in stats:
         return unnorm_key
-    near = difflib.get_close_matches(unnorm_key, stats, n=1, cutoff=0.0)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(unnorm_key, stats, cutoff=0.0)
     raise UnnormKeyError(f"unknown unnorm_key {unnorm_key!r}: choose from {names}{hint}")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from policy.openvla.checkpoint_keys import film_wrapped, is_film
 from policy.openvla.config import write_config
+from policy.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -153,4 +154,4 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    save_file(plain, path, metadata={"format": "pt"})
+    publish(path, lambda part: save_file(plain, part, metadata={"format": "pt"}))

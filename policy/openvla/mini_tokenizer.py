@@ -3,7 +3,9 @@
 Ids follow Llama's plan at a smaller size: `<unk> <s> </s>`, 256 byte pieces, text pieces, then the
 256 action tokens as the last of the vocabulary, then `<PAD>` and padding. Whole words of the prompt
 and of table-top instructions are one piece each; other text falls apart into letters, and what is
-not a letter of ours into UTF-8 bytes, so that any text has a faithful, unk-free encoding.
+not a letter of ours into UTF-8 bytes, so that any text has a faithful, unk-free encoding. A policy
+for other tasks gets pieces for their words, in the place of reserved ones and of words that its
+instructions lack; every other piece keeps its id, and so the embedding of weights to start from.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tokenizers import Tokenizer
 
 SPECIALS = ("<unk>", "<s>", "</s>")
@@ -39,18 +43,33 @@ _SUFFIXES = ("ing", "ed", "er", "es", "ly", "s")
 _WORD_SCORE, _LETTER_SCORE, _NEVER_SCORE = -5.0, -10.0, -1e4
 
 
-def text_pieces() -> list[str]:
-    """The text pieces in the order of their ids; the first one is the empty token, a bare space."""
+def text_pieces(instructions: Iterable[str] = ()) -> list[str]:
+    """The text pieces in the order of their ids; the first one is the empty token, a bare space.
+
+    Args:
+        instructions: sentences whose words shall be one piece each.
+
+    Raises:
+        ValueError: when they have more words than there is room for.
+    """
     prompt = ["Out:" if word == "Out:" else SPACE + word for word in _PROMPT.split()]
     words = [SPACE + word for word in _TASKS.split()]
     pieces = list(dict.fromkeys([SPACE, *prompt, *words, *_SUFFIXES, *_LETTERS]))
     room = TEXT_VOCAB - EMPTY_TOKEN_ID
     if len(pieces) > room:
         raise ValueError(f"{len(pieces)} text pieces do not fit into {room} ids: take some away")
-    return pieces + [f"<reserved_{i:02d}>" for i in range(room - len(pieces))]
+    pieces += [f"<reserved_{i:02d}>" for i in range(room - len(pieces))]
+    said = {SPACE + word for sentence in instructions for word in sentence.lower().split()}
+    new = sorted(said - set(pieces))
+    free = [piece for piece in pieces if piece.startswith("<reserved")]
+    free += [word for word in reversed(words) if word not in said and word not in prompt]
+    if len(new) > len(free):
+        raise ValueError(f"the instructions have {len(new)} words of their own: {len(free)} fit")
+    place = dict(zip(free, new, strict=False))
+    return [place.get(piece, piece) for piece in pieces]
 
 
-def vocabulary() -> list[tuple[str, float]]:
+def vocabulary(instructions: Iterable[str] = ()) -> list[tuple[str, float]]:
     """Pieces and log scores in the order of ids `0 ... ACTION_VOCAB - 1`.
 
     Special, reserved and action pieces score so low that no text is ever split into them: spelling
@@ -58,7 +77,7 @@ def vocabulary() -> list[tuple[str, float]]:
     """
     vocab = [(name, _NEVER_SCORE) for name in SPECIALS]
     vocab += [(f"<0x{byte:02X}>", _NEVER_SCORE) for byte in range(256)]
-    for piece in text_pieces():
+    for piece in text_pieces(instructions):
         if piece.startswith("<reserved"):
             vocab.append((piece, _NEVER_SCORE))
         else:
@@ -67,10 +86,14 @@ def vocabulary() -> list[tuple[str, float]]:
     return vocab
 
 
-def build_mini_tokenizer(folder: str | Path) -> Path:
+def build_mini_tokenizer(folder: str | Path, instructions: Iterable[str] = ()) -> Path:
     """Write `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` into `folder`.
 
     Same bytes on every run.
+
+    Args:
+        folder: where to.
+        instructions: sentences whose words shall be one piece each; other text can be said, too.
 
     Returns:
         The path of `tokenizer.json`.
@@ -78,7 +101,7 @@ def build_mini_tokenizer(folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tokenizer.json"
-    path.write_text(_tokenizer().to_str(pretty=True) + "\n", encoding="utf-8")
+    path.write_text(_tokenizer(instructions).to_str(pretty=True) + "\n", encoding="utf-8")
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": PAD}
     _write_json(folder / "special_tokens_map.json", names)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048}
@@ -87,10 +110,10 @@ def build_mini_tokenizer(folder: str | Path) -> Path:
     return path
 
 
-def _tokenizer() -> Tokenizer:
+def _tokenizer(instructions: Iterable[str]) -> Tokenizer:
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-    tokenizer = Tokenizer(models.Unigram(vocabulary(), unk_id=0, byte_fallback=True))
+    tokenizer = Tokenizer(models.Unigram(vocabulary(instructions), unk_id=0, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
     )

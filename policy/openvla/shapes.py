@@ -6,7 +6,6 @@ as well as trained ones. Actions that come out mean nothing.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from policy.openvla.config import OpenVLAConfig, TextConfig, load_config
 from policy.openvla.errors import PolicyNameError
 from policy.openvla.platforms import PLATFORMS, Platform
 from policy.openvla.towers import BACKBONES, tower
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +58,7 @@ def shape(name: str, layers: int | None = None, tower_layers: int | None = None)
     elif name in _SHAPES:
         config = _SHAPES[name]
     else:
-        near = difflib.get_close_matches(name, shape_names(), n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, shape_names())
         raise PolicyNameError(
             f"unknown shape {name!r}: choose one of {', '.join(shape_names())}{hint}"
         )

@@ -13,7 +13,7 @@ from policy.replay.layout import layout_of
 from policy.replay.messages import NS, exact, header_of, raw_image_message
 from policy.replay.recorder import Recorder
 from policy.replay.redact import redact
-from policy.replay.types import Decision
+from policy.replay.types import decision_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from policy.replay.layout import Fact
     from policy.replay.recorder import Health
     from policy.replay.redact import Redaction
+    from policy.replay.types import Decision
     from policy.robot.session import Question
     from policy.types import Inference, Observation
 
@@ -45,23 +46,16 @@ class DecisionLog:
     ) -> Decision:
         """The record of one answer."""
         number, self._number = self._number, self._number + 1
-        chunk, timing, memory = inference.chunk, inference.timing, question.memory
+        memory = question.memory
         after = next((n for n, left in reversed(self._left) if left is memory), None)
         self._left.append((number, inference.state))
-        return Decision(
-            stamp_s=observation.stamp_s,
-            episode=observation.episode,
+        return decision_of(
+            observation,
+            inference.chunk,
+            inference.timing,
             number=number,
             after=None if memory is None else after,
-            instruction=observation.instruction,
             cell=cell,
-            actions=chunk.actions.tolist(),
-            kept=[kept.tolist() for kept in chunk.kept],
-            query_ms=timing.query_ms,
-            phase_ms=dict(timing.phase_ms),
-            visual_tokens=timing.visual_tokens,
-            kept_tokens=timing.kept_tokens,
-            dense_warmup=timing.dense_warmup,
             images=[stamp_ns(seen.message) for seen in question.paired.images],
             states=[stamp_ns(seen.message) for seen in question.paired.states],
         )

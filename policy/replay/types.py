@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float32, UInt8
 
-    from policy.types import ActionSpec, ObservationSpec
+    from policy.types import ActionChunk, ActionSpec, Observation, ObservationSpec, Timing
 
 DECISION_SCHEMA = "leanvla.decision/1"
 
@@ -72,6 +72,32 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     def chunk(self) -> Float32[np.ndarray, "horizon dof"]:
         """The actions as an array; float32 survives the way through JSON exactly."""
         return np.asarray(self.actions, np.float32)
+
+
+def decision_of(
+    observation: Observation, chunk: ActionChunk, timing: Timing, **more: Any
+) -> Decision:
+    """The record of a policy's answer to what it saw.
+
+    Args:
+        observation: as the policy was given it.
+        chunk: what it said.
+        timing: how long it took.
+        more: `number`, `after`, `cell`, `images` and `states` of the `Decision`.
+    """
+    return Decision(
+        stamp_s=observation.stamp_s,
+        episode=observation.episode,
+        instruction=observation.instruction,
+        actions=chunk.actions.tolist(),
+        kept=[kept.tolist() for kept in chunk.kept],
+        query_ms=timing.query_ms,
+        phase_ms=dict(timing.phase_ms),
+        visual_tokens=timing.visual_tokens,
+        kept_tokens=timing.kept_tokens,
+        dense_warmup=timing.dense_warmup,
+        **more,
+    )
 
 
 class Step(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
 WINDOW = 6  # arrivals that a rate is measured over
+NEWEST = 512  # values that percentiles are taken of
 
 
 class Level(IntEnum):
@@ -46,17 +48,21 @@ class Rate:
 
 @dataclass
 class Latest:
-    """The newest of a stream of numbers, bounded, and its percentiles."""
+    """The newest of a stream of numbers, bounded; asking for a percentile costs nothing."""
 
-    values: deque[float] = field(default_factory=lambda: deque(maxlen=512))
+    values: deque[float] = field(default_factory=lambda: deque(maxlen=NEWEST))
+    _ranked: list[float] = field(default_factory=list)
 
     def add(self, value: float) -> None:
         """Remember one."""
+        if len(self.values) == self.values.maxlen:
+            del self._ranked[bisect_left(self._ranked, self.values[0])]
         self.values.append(value)
+        insort(self._ranked, value)
 
     def percentile(self, part: float) -> float:
         """The nearest-rank percentile, `part` in [0, 1]; 0 before there is a value."""
-        ranked = sorted(self.values)
+        ranked = self._ranked
         return ranked[min(len(ranked) - 1, int(part * len(ranked)))] if ranked else 0.0
 
 

@@ -89,14 +89,15 @@ def broken(bounds: Bounds, motion: Motion, then: Motion, period_s: float) -> lis
     """Every limit that the step from `motion` to `then` breaks, as sentences."""
     jerk = (then.acceleration - motion.acceleration) / period_s
     out = []
-    for kind, values in (
-        ("velocity", then.velocity),
-        ("acceleration", then.acceleration),
-        ("jerk", jerk),
+    for kind, values, limit in (
+        ("velocity", then.velocity, bounds.velocity),
+        ("acceleration", then.acceleration, bounds.acceleration),
+        ("jerk", jerk, bounds.jerk),
     ):
-        limit = getattr(bounds, kind)
-        for j in np.flatnonzero(np.abs(values) > limit * (1 + _SLACK)):
-            out.append(f"{kind} of {bounds.names[j]} is {values[j]:.4g}, limit {limit[j]:g}")
+        beyond = np.abs(values) > limit * (1 + _SLACK)
+        if beyond.any():
+            for j in np.flatnonzero(beyond):
+                out.append(f"{kind} of {bounds.names[j]} is {values[j]:.4g}, limit {limit[j]:g}")
     if then.position is not None:
         slack = _SLACK * (bounds.upper - bounds.lower)
         outside = (then.position < bounds.lower - slack) | (then.position > bounds.upper + slack)
@@ -116,21 +117,22 @@ def slew(
     Acceleration is cut early enough to fade, at the jerk limit, before the velocity limit.
     """
     step = bounds.jerk * period_s
-    wanted = (np.clip(target, -bounds.velocity, bounds.velocity) - motion.velocity) / period_s
+    # Where the target is reached it is reached exactly: a rest must be a rest, not 1e-19 m/s.
+    reached = np.minimum(np.maximum(target, -bounds.velocity), bounds.velocity)
+    wanted = (reached - motion.velocity) / period_s
     low = np.maximum(motion.acceleration - step, -bounds.acceleration)
     high = np.minimum(motion.acceleration + step, bounds.acceleration)
-    up = _fading(bounds.velocity - motion.velocity, step, period_s)
-    down = _fading(bounds.velocity + motion.velocity, step, period_s)
+    up = fading(bounds.velocity - motion.velocity, step, period_s)
+    down = fading(bounds.velocity + motion.velocity, step, period_s)
     # Fading may never ask for more than the jerk limit gives: `low` and `high` have the last word.
-    acceleration = np.clip(np.clip(wanted, -down, up), low, high)
-    # Where the target is reached it is reached exactly: a rest must be a rest, not 1e-19 m/s.
-    reached = np.clip(target, -bounds.velocity, bounds.velocity)
+    faded = np.minimum(np.maximum(wanted, -down), up)
+    acceleration = np.minimum(np.maximum(faded, low), high)
     return np.where(acceleration == wanted, reached, motion.velocity + acceleration * period_s)
 
 
-def _fading(
-    gap: Float64[np.ndarray, " j"], step: Float64[np.ndarray, " j"], period_s: float
-) -> Float64[np.ndarray, " j"]:
+def fading(
+    gap: Float64[np.ndarray, "*k j"], step: Float64[np.ndarray, " j"], period_s: float
+) -> Float64[np.ndarray, "*k j"]:
     """The largest acceleration that, falling by `step` per period, gains at most `gap` of speed."""
     ratio = np.maximum(gap, 0.0) / (step * period_s)
     return step * np.maximum(np.minimum(ratio, 1.0), (np.sqrt(8.0 * ratio) - 1.0) / 2.0)
@@ -143,6 +145,5 @@ def leaves(
     if not isinstance(box, Box):
         return np.zeros(3)
     there = here + velocity * period_s
-    lower, upper = np.array(box.lower), np.array(box.upper)
-    out = np.maximum(there - upper, 0.0) - np.maximum(lower - there, 0.0)
-    return np.where(np.sign(out) == np.sign(velocity), out, 0.0)
+    out = np.maximum(there - box.upper, 0.0) - np.maximum(box.lower - there, 0.0)
+    return np.where(out * velocity > 0.0, out, 0.0) if out.any() else out

@@ -14,6 +14,8 @@ from policy.contract import CompressedImage, JointState
 from policy.robot.rotations import axis_angle, normalized, roll_pitch_yaw
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Float32, Float64, UInt8
 
     from policy.contract import Camera, State
@@ -140,8 +142,7 @@ def decode_state(message: Any, source: State) -> Float32[np.ndarray, " k"]:
     if source.type == JointState:
         values = [_joint_field(message, field, source.topic) for field in source.values.values()]
     else:
-        parts = _pose_parts(message.pose, source)
-        values = [_pose_field(parts, field) for field in source.values.values()]
+        values = _pose_values(message.pose, source)
     out = np.array(values, np.float32)
     if not np.isfinite(out).all():
         bad = [n for n, v in zip(source.values, out, strict=True) if not np.isfinite(v)]
@@ -188,20 +189,28 @@ def _joint_field(message: Any, field: str, topic: str) -> float:
     return float(values[names.index(joint)])
 
 
-def _pose_parts(pose: Any, source: State) -> dict[str, np.ndarray]:
+def _pose_values(pose: Any, source: State) -> list[float]:
+    fields = [field.partition(".") for field in source.values.values()]
+    wanted = {part for part, _, _ in fields}
+    parts = {part: _PARTS[part](pose, source) for part in wanted}
+    return [float(parts[part]["xyzw".index(axis)]) for part, _, axis in fields]
+
+
+def _position(pose: Any, source: State) -> Float64[np.ndarray, 3]:
+    return np.array([getattr(pose.position, c) for c in "xyz"], np.float64)
+
+
+def _orientation(pose: Any, source: State) -> Float64[np.ndarray, 4]:
     quat = np.array([getattr(pose.orientation, c) for c in "xyzw"], np.float64)
     try:
-        unit = normalized(quat, "xyzw".index(source.positive))
+        return normalized(quat, "xyzw".index(source.positive))
     except ValueError as error:
         raise MessageError(f"{source.topic}: {error}") from None
-    return {
-        "position": np.array([getattr(pose.position, c) for c in "xyz"], np.float64),
-        "axis_angle": axis_angle(unit),
-        "rpy": roll_pitch_yaw(unit),
-        "quaternion": unit,
-    }
 
 
-def _pose_field(parts: dict[str, np.ndarray], field: str) -> float:
-    part, _, axis = field.partition(".")
-    return float(parts[part]["xyzw".index(axis)])
+_PARTS: dict[str, Callable[[Any, State], np.ndarray]] = {
+    "position": _position,
+    "axis_angle": lambda pose, source: axis_angle(_orientation(pose, source)),
+    "rpy": lambda pose, source: roll_pitch_yaw(_orientation(pose, source)),
+    "quaternion": _orientation,
+}

@@ -14,17 +14,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from policy.robot.ages import age_fault
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float32
+
     from policy.contract import Age, Contract
 
 RING = 128  # messages of state that are remembered, to find the one nearest to the pictures
 
 
 class Stamped(NamedTuple):
-    """A message, its stamp, and when it arrived, seconds on the node's clock."""
+    """A message, its stamp, and when it arrived, seconds on the node's clock.
+
+    Attributes:
+        value: what a measurement says, where it was decoded to be checked; pictures wait.
+    """
 
     stamp_s: float
     arrived_s: float
     message: Any
+    value: Float32[np.ndarray, " k"] | None = None
 
 
 class Paired(NamedTuple):

@@ -78,4 +78,4 @@ def _gripper(values: Float64[np.ndarray, "k dof"], contract: Contract) -> np.nda
     if gripper.binary:
         opened = (opened > 0.5).astype(np.float64)
     low, high = gripper.closed_position, gripper.open_position
-    return (low + np.clip(opened, 0.0, 1.0) * (high - low))[:, None]
+    return (low + np.minimum(np.maximum(opened, 0.0), 1.0) * (high - low))[:, None]

@@ -68,11 +68,11 @@ class Senses:
     def state(self, topic: str, message: Any, now_s: float) -> None:
         """Take proprioception."""
         try:
-            decode_state(message, self._sources[topic])
+            value = decode_state(message, self._sources[topic])
         except MessageError as error:
             self.ledger.drop("state", str(error))
             return
-        fault = self.pairing.state(topic, Stamped(stamp_s(message), now_s, message))
+        fault = self.pairing.state(topic, Stamped(stamp_s(message), now_s, message, value))
         if fault:
             self.ledger.drop("state", f"{topic}: message {fault}")
 
@@ -122,7 +122,8 @@ class Senses:
             if still:
                 raise MessageError(still)
         for source, seen in zip(self.contract.state, paired.states, strict=True):
-            values.update(zip(source.values, decode_state(seen.message, source), strict=True))
+            said = decode_state(seen.message, source) if seen.value is None else seen.value
+            values.update(zip(source.values, said, strict=True))
         names = self.spec.state_names
         state = np.array([values[name] for name in names], np.float32) if names else None
         return tuple(frames[view] for view in self.spec.views), state

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from policy.contract import Box
+from policy.robot.braking import in_time, widened
 from policy.robot.limits import Motion, advance, bounds_of, broken, leaves, slew
 from policy.robot.rows import RefusedError, Rows
 
@@ -37,6 +38,12 @@ class Shaper:
         self.contract, self.period_s = contract, contract.period_s
         self.bounds: Bounds = bounds_of(contract)
         self._margin = contract.limits.margin
+        box = contract.limits.workspace
+        twist = contract.command.kind == "twist"
+        self._box = box if twist and isinstance(box, Box) else None
+        self._inner = None if self._box is None else self._within(self._box)
+        ends = self.bounds if self._inner is None else _boxed(self.bounds, self._inner)
+        self._ends = widened(ends)
 
     def check_chunk(self, rows: Rows) -> tuple[Rows, tuple[str, ...]]:
         """Clamp what is a little beyond a limit, refuse what is far beyond it.
@@ -49,7 +56,7 @@ class Shaper:
         else:
             low, high = self.bounds.lower, self.bounds.upper
         room = self._margin * (high - low) / 2
-        clamped = np.clip(rows.values, low, high)
+        clamped = np.minimum(np.maximum(rows.values, low), high)
         beyond = np.abs(rows.values - clamped) > room
         if beyond.any():
             row, j = np.argwhere(beyond)[0]
@@ -92,14 +99,18 @@ class Shaper:
             RefusedError: when no motion within the limits can be given.
         """
         notes: tuple[str, ...] = ()
-        target = wanted if motion.position is None else (wanted - motion.position) / self.period_s
-        box = self.contract.limits.workspace
-        if motion.position is None and isinstance(box, Box):
-            target, notes = self._inside(box, target, hand)
+        place, target = motion.position, wanted
+        if place is not None:
+            target = (wanted - place) / self.period_s
+        elif self._inner is not None:
+            target, notes = self._inside(self._inner, target, hand)
+            place = np.concatenate([hand, np.zeros(3)])
         speed = slew(self.bounds, motion, target, self.period_s)
+        if place is not None:
+            speed = in_time(self._ends, motion, speed, place, self.period_s)
         then = advance(motion, speed, self.period_s)
-        if motion.position is None and isinstance(box, Box):
-            self._still_inside(box, then, hand)
+        if self._box is not None:
+            self._still_inside(self._box, then, hand)
         problems = broken(self.bounds, motion, then, self.period_s)
         if problems:
             raise RefusedError("; ".join(problems))
@@ -114,7 +125,6 @@ class Shaper:
                 f"the hand's position is not known ({self.contract.feedback.pose} is silent), "
                 "so the workspace cannot be kept"
             )
-        box = self._inner(box)
         out = leaves(box, hand, target[:3], self.period_s)
         if not out.any():
             return target, ()
@@ -124,7 +134,7 @@ class Shaper:
         target[:3] = np.where(out != 0.0, inward * (np.sign(inward) == np.sign(out)), target[:3])
         return target, ("held at the edge of the workspace",)
 
-    def _inner(self, box: Box) -> Box:
+    def _within(self, box: Box) -> Box:
         """The workspace less a part of one period's reach: the guard measures a moment later."""
         reach = self._margin * self.period_s * float(self.bounds.velocity[0])
         room = [min(reach, (b - a) / 4) for a, b in zip(box.lower, box.upper, strict=True)]
@@ -141,3 +151,10 @@ class Shaper:
                 f"the hand at {np.round(hand, 3).tolist()} cannot halt within the workspace "
                 f"{box.lower} to {box.upper}"
             )
+
+
+def _boxed(bounds: Bounds, box: Box) -> Bounds:
+    """The limits of a twist, with the box as the ends of its linear axes."""
+    free = np.full(3, np.inf)
+    lower, upper = np.concatenate([box.lower, -free]), np.concatenate([box.upper, free])
+    return replace(bounds, lower=lower, upper=upper)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from torch import distributed
 
 from policy.openvla.attention import plain_attention
 from policy.openvla.checkpoint import load_tensors
+from policy.publish import publish
 from policy.training.data import Batch, Sampler
 from policy.training.objective import Losses, TrainingNet
 from policy.training.optimise import (
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from policy.openvla.config import OpenVLAConfig
     from policy.training.data import TrainingData
     from policy.training.recipe import Recipe, Stage
+
+STATE_LAYER = "model.proprio_projector.fc1.weight"
+"""The one matrix whose shape depends on how many state values a suite gives."""
 
 REPORT_EVERY = 50
 """Steps between two lines of progress; the run can go on from each of them."""
@@ -211,9 +215,8 @@ class Trainer:
         names = [name for name, _ in self.net.named_parameters()]
         averaged = raw | dict(zip(names, (p.cpu() for p in self.average), strict=True))
         for name, state in (("weights", averaged), ("raw", raw)):
-            partial = self.job.out / f"{name}.partial"
-            save_file({k: v.contiguous() for k, v in state.items()}, partial)
-            os.replace(partial, self.job.out / f"{name}.safetensors")
+            plain = {k: v.contiguous() for k, v in state.items()}
+            publish(self.job.out / f"{name}.safetensors", partial(save_file, plain))
         write_standing(self.job.out, standing, self.net, self.average, self.optimizers)
 
 
@@ -292,10 +295,16 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def take_weights(net: TrainingNet, weights: dict[str, Tensor]) -> None:
     """Put weights in place; only training heads may be absent, and then keep what they have.
 
+    A policy that reads another number of state values begins `STATE_LAYER` anew.
+
     Raises:
         ValueError: when the weights are those of another architecture.
     """
     own = net.state_dict()
+    if STATE_LAYER in weights and STATE_LAYER in own:
+        reads, given = own[STATE_LAYER], weights[STATE_LAYER]
+        if reads.shape[0] == given.shape[0] and reads.shape[1] != given.shape[1]:
+            weights = {**weights, STATE_LAYER: reads}
     odd = [name for name in weights if name not in own or own[name].shape != weights[name].shape]
     odd += [name for name in own if name not in weights and name.startswith("model.")]
     if odd:

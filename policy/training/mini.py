@@ -48,15 +48,29 @@ def weights_of(dof: int) -> tuple[float, ...]:
     return WEIGHTS if dof == len(WEIGHTS) else (1.0, 1.0, 1.0, *[0.25] * (dof - 4), 1.0)
 
 
+SUITE_STAGES = (
+    replace(COARSE, samples=60_000),
+    replace(POOLED, samples=40_000),
+    replace(DRIVER, samples=8_000),
+)
+"""Other cameras, other objects, the same arm: what a picture shows is learnt anew where that is
+cheapest, sixteen-pixel patches at a third of the price; how to move is there already."""
+
+SUITE_CORRECTED = (replace(POOLED, samples=16_000), replace(FULL, samples=44_000))
+
 RECIPES = {
     "mini": Recipe("mini", (COARSE, POOLED, DRIVER), action_weights=WEIGHTS),
+    "mini-suite": Recipe("mini-suite", SUITE_STAGES, action_weights=WEIGHTS),
     "mini-ar": Recipe("mini-ar", (AR_POOLED, AR_DRIVER), action_weights=WEIGHTS),
 }
 """Until the policy can drive: most of the learning happens where it is cheap. `mini-ar` goes on
-from `mini`, whose shapes it shares to the last tensor: it learns to read from left to right."""
+from `mini`, whose shapes it shares to the last tensor: it learns to read from left to right.
+`mini-suite` goes on from `mini` on another suite: about an hour of two cores, corrections included.
+"""
 
 CORRECTED = {
     "mini": Recipe("corrected", (replace(POOLED, samples=40_000), FULL), action_weights=WEIGHTS),
+    "mini-suite": Recipe("corrected", SUITE_CORRECTED, action_weights=WEIGHTS),
     "mini-ar": Recipe(
         "corrected", (replace(AR_POOLED, samples=16_000), AR_FULL), action_weights=WEIGHTS
     ),

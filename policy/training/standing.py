@@ -5,11 +5,12 @@ One safetensors file: raw and averaged weights, the optimisers' state, and the p
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+
+from policy.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +58,8 @@ def write_standing(
                 tensors[f"optimizer.{number}.{place}.{name}"] = value
     # Tied tensors and views of one storage are no part of the format: everything is its own copy.
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    partial = folder / f"{NAME}.partial"
-    save_file(whole, partial, {name: str(value) for name, value in standing._asdict().items()})
-    os.replace(partial, folder / NAME)
+    facts = {name: str(value) for name, value in standing._asdict().items()}
+    publish(folder / NAME, lambda path: save_file(whole, path, facts))
 
 
 def read_standing(folder: Path) -> Standing | None:

@@ -52,7 +52,7 @@ def prune(model: Any, method: Method | str, keep: float | int | None = None) -> 
     method = _method(method, keep)
     if hasattr(model, "pruning_session"):
         return model.pruning_session(method)
-    family = _family_of(model)
+    family = family_of(model)
     from pruning.adapters.hooks import HookSession
 
     return HookSession(model, family, method)
@@ -75,7 +75,12 @@ def _method(method: Method | str, keep: float | int | None) -> Method:
     return method
 
 
-def _family_of(model: Any) -> Family:
+def family_of(model: Any) -> Family:
+    """The adapter of a model.
+
+    Raises:
+        AdapterError: for an unsupported model; lists those that are supported.
+    """
     names = [kind.__name__ for kind in type(model).__mro__]
     for family in _families():
         if any(name in family.models for name in names):

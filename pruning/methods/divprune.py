@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pruning.base import Method, everything, keeps_all
 from pruning.maxmin import max_min
 from pruning.similarity import finite
+from pruning.sketch import check_width, sketch
 from pruning.types import Selection
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ class DivPrune(Method):
 
     Greedy, before the decoder: start with the token whose nearest other one is farthest away, then
     add the token whose nearest chosen one is farthest away. No relevance to the prompt enters.
+
+    Attributes:
+        sketch: fold the embeddings to so many dimensions first: faster, and another set; none
+            compares them as they are.
     """
 
     name: ClassVar[str] = "divprune"
@@ -32,11 +37,19 @@ class DivPrune(Method):
     exportable: ClassVar[bool] = True
     before_decoder: ClassVar[bool] = True
 
+    sketch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        check_width(self.sketch)
+
     def select(self, ctx: PruneContext) -> Selection:
         """The most diverse `keep` of all tokens."""
         if keeps_all(ctx):
             return everything(ctx)
         import torch
 
+        folded = sketch(finite(ctx.features), self.sketch)
         every = torch.ones(ctx.features.shape[:2], dtype=torch.bool, device=ctx.features.device)
-        return Selection(max_min(finite(ctx.features), every, ctx.keep))
+        return Selection(max_min(folded, every, ctx.keep))

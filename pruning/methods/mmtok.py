@@ -9,6 +9,7 @@ from pruning.base import Method, MethodError, everything, keeps_all
 from pruning.context import part
 from pruning.coverage import max_coverage
 from pruning.similarity import cosines
+from pruning.sketch import check_width, sketch
 from pruning.types import Selection
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class MMTok(Method):
         text_temperature: of the softmax of prompt rows.
         vision_temperature: of the softmax of picture rows.
         alpha: weight of the picture.
+        sketch: fold the tower's tokens to so many dimensions first: faster, and another set; none
+            compares them as they are. The prompt is never folded: its softmax is too sharp.
     """
 
     name: ClassVar[str] = "mmtok"
@@ -44,10 +47,12 @@ class MMTok(Method):
     text_temperature: float = 0.02
     vision_temperature: float = 0.2
     alpha: float = 0.5
+    sketch: int | None = None
 
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
+        check_width(self.sketch)
         if not (self.text_temperature > 0 and self.vision_temperature > 0 and self.alpha >= 0):
             raise MethodError("temperatures must be above 0 and alpha at least 0")
 
@@ -64,5 +69,6 @@ class MMTok(Method):
         else:
             said = ctx.text_mask.unsqueeze(-1).to(asked.dtype)
             asked = asked * said / said.sum(1, keepdim=True).clamp_min(1)
-        seen = (cosines(part(ctx, "tower_features")) / self.vision_temperature).softmax(-1) / n
+        tower = sketch(part(ctx, "tower_features"), self.sketch)
+        seen = (cosines(tower) / self.vision_temperature).softmax(-1) / n
         return Selection(max_coverage(torch.cat([asked, self.alpha * seen], 1), ctx.keep))

@@ -15,7 +15,7 @@ import numpy as np
 
 from policy.replay.layout import layout_for
 from policy.replay.recorder import Recorder
-from policy.replay.types import Decision
+from policy.replay.types import decision_of
 from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
@@ -71,26 +71,19 @@ class EpisodeTape:
 
     def add(self, step: int, seen: Observation, turn: Turn) -> None:
         """One query at control step `step`, and what followed."""
-        job, chunk, timing = self._job, turn.chunk, turn.timings[0]
+        chunk = turn.chunk
         recorder = self._recorder or self._open(seen)
         now = self._stamp(step)
         self._look(recorder, seen, now)
         if chunk is None:
             return
-        decision = Decision(
-            stamp_s=seen.stamp_s,
-            episode=seen.episode,
+        decision = decision_of(
+            seen,
+            chunk,
+            turn.timings[0],
             number=self._decisions,
             after=self._decisions - 1 if self._decisions else None,
-            instruction=seen.instruction,
-            cell=str(job.cell),
-            actions=chunk.actions.tolist(),
-            kept=[kept.tolist() for kept in chunk.kept],
-            query_ms=timing.query_ms,
-            phase_ms=dict(timing.phase_ms),
-            visual_tokens=timing.visual_tokens,
-            kept_tokens=timing.kept_tokens,
-            dense_warmup=timing.dense_warmup,
+            cell=str(self._job.cell),
             images=[now] * len(seen.images),
             states=[now] * len(recorder.layout.state),
         )
@@ -118,7 +111,7 @@ class EpisodeTape:
         facts: dict[str, Fact] = {
             "suite": suite.name,
             "policy": self._policy.name,
-            "engine": self._policy.engines.get(job.cell, ""),
+            "engine": self._policy.engine_sha256(job.cell),
             "method": job.cell.method,
             "keep": job.cell.keep,
             "options": json.dumps(fields, sort_keys=True),

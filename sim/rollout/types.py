@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -150,6 +151,18 @@ class Source:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     engines: Mapping[Cell, str] = field(default_factory=dict)
     notes: Mapping[Cell, str] = field(default_factory=dict)
+
+    def engine_sha256(self, cell: Cell) -> str:
+        """Hash of the engine that runs a cell instead of the policy's own runtime; empty for none.
+
+        Raises:
+            EngineError: when it cannot be read.
+        """
+        if cell not in self.engines:
+            return ""
+        from policy.registry import engine_sha256
+
+        return engine_sha256(Path(self.engines[cell]))
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def draw_clip(stage: Stage, seed: int) -> Drawn:
 
 
 def draw_needles(stage: Stage, seed: int, frames: int, variant: str) -> Drawn:
-    """The frames of a seed's haystack, and its question."""
+    """The frames of a seed's haystack, and its questions."""
     for attempt in range(_TRIES):
         plan = sample_needles(np.random.default_rng([seed, 2, attempt]), frames, variant)
         shots = _shoot(stage, plan.scenes)

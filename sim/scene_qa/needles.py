@@ -1,14 +1,14 @@
 """Needles: a small object that is there in one frame of many, and questions that need this frame.
 
 `single` asks what was seen; `conditional` shows two needles, each beside another receptacle, and
-asks for the one beside a given receptacle; `threaded` shows up to three and asks what came after a
-given one. All other frames hold receptacles only. Frames are one second apart.
+asks for the one beside either; `threaded` shows up to three and asks what came after each. All
+other frames hold receptacles only. Frames are one second apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,15 +18,23 @@ from sim.scene_qa.scenes import Scene, lay_out
 from sim.suites.tabletop.layout import RECEPTACLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sim.scene_qa.stage import Shot
 
 VARIANTS = ("single", "conditional", "threaded")
-LENGTHS = {"heldout": (4, 8, 16, 32), "train": (2, 3, 4, 6, 8)}
+LENGTHS = {"heldout": (4, 8, 16, 32), "train": (2, 3, 4, 6, 8, 16)}
 """Frames, which are also seconds."""
 
 _THREAD = 3
+
+
+class Ask(NamedTuple):
+    """A question, the needle that is meant, and the frame that shows it."""
+
+    text: str
+    answer: str
+    frame: int
 
 
 @dataclass(frozen=True)
@@ -36,16 +44,12 @@ class NeedlePlan:
     Attributes:
         scenes: frames in order of time.
         variant: one of `VARIANTS`.
-        text: what is asked.
-        answer: name of the needle that is meant.
-        frame: where it is.
+        asks: what is asked; one of several needles each.
     """
 
     scenes: tuple[Scene, ...]
     variant: str
-    text: str
-    answer: str
-    frame: int
+    asks: tuple[Ask, ...]
 
 
 def sample_needles(rng: np.random.Generator, frames: int, variant: str) -> NeedlePlan:
@@ -54,30 +58,41 @@ def sample_needles(rng: np.random.Generator, frames: int, variant: str) -> Needl
     names = [MOVABLES[i] for i in rng.permutation(len(MOVABLES))[:count]]
     places = sorted(int(i) for i in rng.choice(frames, count, replace=False))
     stands = [_stands(rng, variant) for _ in range(frames)]
-    asked = int(rng.integers(max(1, count - 1)) if variant == "threaded" else rng.integers(count))
     if variant == "conditional":
         first, second = rng.permutation(RECEPTACLES)[:2]
         stands[places[0]], stands[places[1]] = (str(first),), (str(second),)
     contents = [
         Content((names[places.index(i)],) if i in places else (), stands[i]) for i in range(frames)
     ]
-    target = asked + 1 if variant == "threaded" and count > 1 else asked
-    text = "Which object was seen?"
-    if variant == "conditional":
-        text = f"Which object was seen with the {stands[places[asked]][0]}?"
-    if variant == "threaded":
-        text = f"Which object was seen after the {names[asked]}?"
-    scenes = _film(rng, contents)
-    return NeedlePlan(scenes, variant, text, names[target], places[target])
+    marks = [stands[place][0] for place in places] if variant == "conditional" else names
+    asks = tuple(_asks(variant, names, marks, places))
+    return NeedlePlan(_film(rng, contents), variant, asks)
 
 
 def ask_needles(plan: NeedlePlan, shots: Sequence[Shot]) -> list[Question]:
-    """The question of one haystack; none when anything cannot be seen."""
+    """The questions of one haystack; none when anything cannot be seen."""
     if any(shot.hidden for shot in shots):
         return []
+    return [_question(plan.variant, ask, shots) for ask in plan.asks]
+
+
+def _asks(
+    variant: str, names: Sequence[str], marks: Sequence[str], places: Sequence[int]
+) -> Iterator[Ask]:
+    if variant == "single":
+        yield Ask("Which object was seen?", names[0], places[0])
+    elif variant == "conditional":
+        for name, mark, place in zip(names, marks, places, strict=True):
+            yield Ask(f"Which object was seen with the {mark}?", name, place)
+    else:
+        for before, name, place in zip(names, names[1:], places[1:], strict=False):
+            yield Ask(f"Which object was seen after the {before}?", name, place)
+
+
+def _question(variant: str, ask: Ask, shots: Sequence[Shot]) -> Question:
     about: list[tuple[int, ...]] = [()] * len(shots)
-    about[plan.frame] = tuple(s.instance for s in shots[plan.frame].seen if s.name == plan.answer)
-    return [Question("needle", plan.variant, plan.text, plan.answer, tuple(about))]
+    about[ask.frame] = tuple(s.instance for s in shots[ask.frame].seen if s.name == ask.answer)
+    return Question("needle", variant, ask.text, ask.answer, tuple(about))
 
 
 def _stands(rng: np.random.Generator, variant: str) -> tuple[str, ...]:

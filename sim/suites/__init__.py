@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from pruning.spelling import did_you_mean
 from sim.suites.look import Look, Traits, always, never
 
 if TYPE_CHECKING:
@@ -187,9 +187,8 @@ def traits_of(name: str) -> Traits:
 
 def unknown_suite(name: str) -> ValueError:
     """The error for a name that no suite has."""
-    near = difflib.get_close_matches(name, SUITES, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return ValueError(f"unknown suite {name!r}{hint}: choose one of {', '.join(SUITES)}")
+    hint = did_you_mean(name, SUITES, ", ") or ":"
+    return ValueError(f"unknown suite {name!r}{hint} choose one of {', '.join(SUITES)}")
 
 
 def _entry(name: str) -> Entry:

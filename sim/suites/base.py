@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from policy.types import ActionSpec, Observation, ObservationSpec
 
 
+EVAL_SEED_LIMIT = 100_000
+"""Held-out evaluation uses seeds below this, training seeds from here on."""
+
+
 @dataclass(frozen=True)
 class SuiteSpec:
     """What a suite shows, what it takes, and how long an episode may last.
@@ -31,6 +35,8 @@ class SuiteSpec:
         roles: what the suite can point out in a view (`object`, `gripper`, `goal`), by its own
             segmentation; empty when it tells none, see `ShowsTruth`.
         saves: whether a running episode can be saved and returned to, see `SavesState`.
+        scenes: compiled scenes that consecutive seeds walk through in turn: seeds that differ by a
+            multiple of it share one, and an episode in another one begins later.
     """
 
     name: str
@@ -40,6 +46,7 @@ class SuiteSpec:
     render_profile: str
     roles: tuple[str, ...] = ()
     saves: bool = False
+    scenes: int = 1
 
 
 class EpisodeStart(NamedTuple):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGE_BYTES = 64 << 20  # above this a digest is remembered, by path, size and time of writing
-CODE = ("policy", "pruning", "engines", "sim/rollout", "sim/suites", "sim/render.py")
+CODE = (
+    *("policy", "pruning", "engines", "sim/rollout", "sim/suites"),
+    *("sim/render.py", "sim/meshes.py", "sim/truth.py"),
+)
 CODE_SUFFIXES = (".py", ".xml", ".json", ".txt")
 ROOT = Path(__file__).resolve().parents[2]
 _CHUNK_BYTES = 1 << 20
@@ -46,7 +49,8 @@ def code_digest() -> str:
     """SHA-256 over our own files that an episode runs through.
 
     These are the sources and data files of `policy` (packaged weights apart), `pruning`, `engines`,
-    `sim/rollout` and `sim/suites`, and `sim/render.py`; not the command line, reports or tests.
+    `sim/rollout`, `sim/suites`, `sim/render.py`, `sim/meshes.py` and `sim/truth.py`; not the
+    command line, reports or tests.
     """
     found = [ROOT / name for name in CODE]
     files = [path for top in found for path in ([top] if top.is_file() else top.rglob("*"))]

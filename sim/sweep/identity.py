@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy.serve.address import is_address
@@ -30,7 +31,8 @@ def identity_of(spec: WorkerSpec, *, swap: bool, parts: Sequence[str] = PARTS) -
                  assets, or of the source file of one's own suite
     `policy`     SHA-256 of all files of its folder (names and contents; where the folder lies does
                  not count), or of the source file of one's own policy; its options (`unnorm_key`,
-                 `device`, `dtype`); of a served one its address, which says little
+                 `device`, `dtype`); of an engine all files but the manifest with its ledger; of a
+                 served one its address, which says little
     `settings`   steps executed per chunk, threads, observations per forward pass, swapped
                  instructions, fields of the pruning methods
     `code`       SHA-256 of our own sources that an episode runs through, see `code_digest`
@@ -107,10 +109,16 @@ def _policy(source: Source) -> dict[str, Any]:
     if ":" in source.name:
         own = {"name": source.name, "source": module_digest(source.name)}
         return own | {"options": dict(source.options)}
-    from policy.registry import resolve_policy
+    from policy.registry import engine_sha256, is_engine, resolve_policy
 
-    weights = folder_digest(resolve_policy(source.name))
-    return {"weights": weights, "options": dict(source.options)}
+    folder = resolve_policy(source.name)
+    # A ledger that is written anew changes no episode.
+    weights = engine_sha256(folder, check=True) if is_engine(folder) else folder_digest(folder)
+    found: dict[str, Any] = {"weights": weights, "options": dict(source.options)}
+    if source.engines:
+        folders = sorted({*source.engines.values()})
+        found["engine"] = [engine_sha256(Path(engine), check=True) for engine in folders]
+    return found
 
 
 def _version(package: str) -> str | None:

@@ -86,6 +86,7 @@ def test_an_input_that_does_not_lie_in_one_piece_is_read_right_every_time(idle):
         assert (out["y1"] == -3).all()
 
 
+@pytest.mark.alone
 def test_a_call_costs_less_than_a_fifth_of_a_millisecond(idle):
     session = OrtSession(idle)
     feeds = {f"x{i}": np.zeros((1, 4, 8), np.float32) for i in range(TENSORS)}

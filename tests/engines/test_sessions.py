@@ -7,19 +7,25 @@ import pytest
 import torch
 
 from engines.artefact import Engine
-from engines.errors import EngineError, EngineLostError
+from engines.errors import EngineError, EngineLostError, EngineUnavailableError
 from engines.ort import OrtSession
 from engines.parity import StageLedger, compare
 from engines.torch_session import TorchSession
 from tests.engines.plain import WIDTH, Double, weights
 
 
-@pytest.fixture(params=["onnxruntime", "onnxruntime bound", "torch"])
+def loaded():
+    stage = Double(4)
+    stage.load_state_dict(weights())
+    return stage
+
+
+@pytest.fixture(params=["onnxruntime", "onnxruntime bound", "torch", "torch compiled"])
 def session(request, plain_engine):
     if request.param == "torch":
-        stage = Double(4)
-        stage.load_state_dict(weights())
-        return TorchSession("large", stage)
+        return TorchSession("large", loaded())
+    if request.param == "torch compiled":  # traced by a compiler that needs no C++ behind it
+        return TorchSession("large", loaded(), "compiled", backend="aot_eager")
     resident = () if request.param == "onnxruntime" else ("norm",)
     return OrtSession(plain_engine / "large.onnx", resident=resident)
 
@@ -35,6 +41,27 @@ def test_every_runtime_answers_alike(session, plain_engine):
         norm = norm if isinstance(norm, np.ndarray) else norm.numpy()
         assert compare(norm, wanted["norm"]).max_abs < 1e-4
         assert session.inputs["x"] == ((1, 4, WIDTH), "float32")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="records a CUDA graph")
+@pytest.mark.parametrize("mode", ["eager", "compiled", "cuda-graph"])
+def test_torch_on_a_gpu_answers_alike_every_time(plain_engine, mode):
+    session = TorchSession("large", loaded(), mode, device="cuda")
+    rng, plain = np.random.default_rng(0), OrtSession(plain_engine / "large.onnx")
+    for _ in range(3):
+        x = rng.normal(size=(1, 4, WIDTH)).astype(np.float32)
+        assert compare(session.run({"x": x})["y"], plain.run({"x": x})["y"]).max_abs < 1e-3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize(
+    ("mode", "device", "said"),
+    [("cuda-graph", "cpu", "needs a CUDA device, not cpu"), ("eager", "cuda", "sees no GPU")],
+)
+def test_what_torch_cannot_give_here_is_refused(mode, device, said):
+    with pytest.raises(EngineUnavailableError, match=said):
+        TorchSession("large", loaded(), mode, device=device)
 
 
 def test_an_output_that_stays_on_the_device_feeds_the_next_session(plain_engine):

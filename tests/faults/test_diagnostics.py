@@ -10,7 +10,7 @@ from leanvla_ros.diagnostics import checks
 from policy.robot.health import Latest, Level
 from tests.policy.robot.fakes import Rig
 
-RUNG = SimpleNamespace(method="dense", keep=1.0, warm_ms=1.0)
+RUNG = SimpleNamespace(method="dense", keep=1.0, warm_ms=1.0, runs_on="onnxruntime cpu fp32")
 
 
 def seen(rig: Rig) -> dict:
@@ -26,7 +26,9 @@ def running(robot: str = "tabletop", **edits) -> Rig:
 
 
 def test_all_is_well():
-    assert {check.level for check in seen(running()).values()} == {Level.OK}
+    found = seen(running())
+    assert {check.level for check in found.values()} == {Level.OK}
+    assert found["inference"].values["engine"] == "onnxruntime cpu fp32"
 
 
 def test_a_camera_that_was_never_heard_and_one_that_fell_silent_are_told_apart():

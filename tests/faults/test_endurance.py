@@ -13,6 +13,7 @@ from tests.policy.robot.fakes import Rig, contract, small_pictures
 STEPS = 5000  # of two cameras: ten thousand frames
 
 
+@pytest.mark.alone
 def test_every_rung_is_warm_before_the_node_is_ready():
     ladder = Ladder("tests.ros.policies:Cold", [("dense", 1.0), ("random", 0.25)], contract())
     for rung in ladder:

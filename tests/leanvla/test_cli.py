@@ -50,6 +50,7 @@ def _raiser(error: BaseException):
     return run
 
 
+@pytest.mark.alone
 def test_help_lists_every_verb_and_answers_at_once():
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     took = []

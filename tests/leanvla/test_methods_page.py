@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from leanvla.report.methods_page import add_runs, page
+from leanvla.report.methods_page import page
+from leanvla.report.methods_results import add_runs
 from pruning.base import NEEDS
 from pruning.registry import METHODS, WRAPPERS
 
@@ -30,13 +31,55 @@ def test_rows_have_as_many_cells_as_their_head() -> None:
         assert len({row.count("|") for row in table.splitlines()}) == 1
 
 
-def test_new_runs_take_the_place_of_old_cells() -> None:
-    old = {"suite": "s", "policy": "p", "command": "c", "runs": [
+EMPTY = {
+    "tabletop": {"suite": "s", "policy": "p", "command": "c", "runs": [
         {"method": "fastv", "keep": 0.25, "successes": 1, "episodes": 2},
         {"method": "random", "keep": 0.25, "successes": 0, "episodes": 2},
-    ]}  # fmt: skip
+    ]},
+    "scenes": {"model": "m", "command": "c", "needles": "n", "runs": []},
+    "times": {"command": "c", "runs": []},
+}  # fmt: skip
+
+
+def test_new_runs_take_the_place_of_old_cells() -> None:
     run = {"method": "fastv", "keep": 0.25, "successes": 150, "failures": 50}
-    runs = add_runs(old, {"runs": [run]})["runs"]
-    found = [(r["method"], r["successes"], r["episodes"]) for r in runs]
+    results = add_runs(EMPTY, {"schema": "leanvla.rollout/4", "runs": [run]})
+    found = [(r["method"], r["successes"], r["episodes"]) for r in results["tabletop"]["runs"]]
     assert found == [("fastv", 150, 200), ("random", 0, 2)]
-    assert "150/200 = 75%" in page({**old, "runs": runs})
+    assert "150/200 = 75%" in page(results)
+    fewer = {"method": "fastv", "keep": 0.25, "successes": 20, "failures": 0}
+    assert add_runs(results, {"schema": "leanvla.rollout/4", "runs": [fewer]}) == results
+
+
+def _answers(task: str, method: str, keep: float, accuracy: float) -> dict[str, object]:
+    lengths = [{"seconds": s, "prompt_tokens": round(270 * s), "questions": 5, "accuracy": accuracy}
+               for s in (4.0, 16.0)]  # fmt: skip
+    return {
+        "task": task, "method": method, "keep": keep, "questions": 2000, "accuracy": accuracy,
+        "figures": {"existence": 0.93}, "retention": {"recall": 0.4} if keep < 1 else None,
+        "lengths": lengths if task == "needle" else [],
+    }  # fmt: skip
+
+
+def test_answers_become_accuracy_by_budget_and_by_length() -> None:
+    runs = [
+        _answers("scene_qa", "dense", 1.0, 0.85),
+        _answers("scene_qa", "divprune:sketch=64", 0.25, 0.8125),
+        _answers("needle", "quota+divprune", 0.25, 0.62),
+        _answers("pope", "dense", 1.0, 0.5),
+    ]
+    text = page(add_runs(EMPTY, {"schema": "leanvla.vlm/1", "runs": runs}))
+    assert "dense: 85.0% of 2,000 questions, existence 93.0%" in text
+    assert "| `divprune:sketch=64` | 81.2% (40%) |  |  |" in text
+    assert "| method | 4 s, 1,080 tokens | 16 s, 4,320 tokens |" in text
+    assert "| `quota+divprune` @ 0.25 | 62% | 62% |" in text
+    assert "pope" not in text
+
+
+def test_times_of_choices_stand_beside_their_share() -> None:
+    row = {"method": "divprune", "tokens": 576, "p50_us": 1234.0, "best_us": 1.0,
+           "share_of_dense_query": 0.0012}  # fmt: skip
+    bench = {"schema": "leanvla.bench_methods/1", "env": {"cpu_model": "CPU"}, "rows": [row]}
+    text = page(add_runs(EMPTY, bench))
+    assert "on one thread of CPU: " in text
+    assert "| `divprune` | 1.23 ms, 0.12% |" in text

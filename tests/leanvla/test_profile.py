@@ -145,6 +145,7 @@ def test_a_slower_profile_is_a_failed_check_and_conditions_are_compared(profiled
         (("--layers", "4"), "shorten a --shape"),
         (("--shape", "openvla-70b"), "choose one of openvla-7b"),
         (("--reuse",), "metrics.json is missing"),
+        (("--torch",), "name one with --engine"),
         (("--image", "a.png"), "a.png: no such image"),
     ],
 )
@@ -188,6 +189,7 @@ def test_dense_stands_in_for_a_rung_that_keeps_everything():
     assert [str(spec) for spec in grid] == ["dense", "fastv @ 0.5"]
 
 
+@pytest.mark.slow
 def test_an_engine_is_profiled_rung_by_rung_without_torch(checkpoint, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     from policy.openvla.engine.export import export_policy
@@ -209,3 +211,28 @@ def test_an_engine_is_profiled_rung_by_rung_without_torch(checkpoint, tmp_path, 
     assert main(["profile", *args, "--shape", "mini", "--out", str(tmp_path / "p")]) == 2
     assert main(["profile", *args, "--dtype", "float16", "--out", str(tmp_path / "p")]) == 2
     assert not (tmp_path / "p").exists()
+
+
+def test_an_engine_is_measured_beside_the_model_it_was_made_from(tmp_path, monkeypatch, capsys):
+    """By the name of a policy that ships with graphs; below the aim, the report says why."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("leanvla.commands.profile_torch.WANTED", 1000.0)
+    out = tmp_path / "o"
+    rounds = ("--rounds", "3", "--warmup", "1", "--energy-seconds", "0")
+    assert main(["profile", "--engine", "mini", "--torch", *rounds, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [cell["cell"] for cell in metrics["cells"]] == ["dense", "vla_pruner @ 0.25"]
+    samples = {s.cell for s in read_samples(out)}
+    assert samples == {
+        "dense", "vla_pruner @ 0.25", "torch: dense", "torch: vla_pruner @ 0.25",
+    }  # fmt: skip
+    dense, pruned = metrics["beside_torch"]["cells"]
+    for row in (dense, pruned):
+        assert row["speedup"]["rounds"] == 3
+        assert 0 < row["least_ms"] < row["torch_cpu_ms"]["p50"]
+        at_most = row["torch_cpu_ms"]["p50"] / row["least_ms"]
+        assert row["speedup_at_most"] == pytest.approx(at_most)
+    assert pruned["least_ms"] < dense["least_ms"]
+    for text in (capsys.readouterr().out, (out / "report.html").read_text()):
+        assert "beside torch" in text.lower()
+        assert "so no float32 runtime can be more than" in text

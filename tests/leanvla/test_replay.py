@@ -323,17 +323,10 @@ def test_lerobot_reads_what_we_write(recorded, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_tabletop_and_mini_repeat_themselves_from_a_bag(tmp_path):
-    """Real physics, real pictures, the real policy with its history."""
+    """Real physics, real pictures, the real policy with its history, on the engine by default."""
     arguments = ["--episodes", "1", "--video", "0", "--workers", "1", "--method", "vla_pruner"]
-    arguments += [
-        "--engine",
-        "torch",
-        "--out",
-        str(tmp_path / "run"),
-        "--record",
-        str(tmp_path / "bags"),
-    ]
-    assert main(["rollout", *arguments]) == 0
+    folders = ["--out", str(tmp_path / "run"), "--record", str(tmp_path / "bags")]
+    assert main(["rollout", *arguments, *folders]) == 0
     from sim.rollout.tape import tape_name
 
     name = tape_name(Job(Cell("vla_pruner", 0.25), 0))
@@ -345,3 +338,9 @@ def test_tabletop_and_mini_repeat_themselves_from_a_bag(tmp_path):
     assert again["identical"] == again["compared"] == dense["queries"] > 5
     assert pruned["tokens"] == {"visual": 288, "kept": 72}
     assert pruned["error_to_recording"]["relative"] == 0.0
+    assert dense["engine"] == pruned["engine"] == "onnxruntime cpu fp32"
+    few = ("--engine", "torch", "--limit", "3", "--out", str(tmp_path / "torch"))
+    assert main(["replay", bag_arguments[0], *few]) == 0, "another runtime promises no bits"
+    dense, pruned = metrics(tmp_path / "torch")["runs"]
+    assert dense["engine"] == pruned["engine"] == "torch cpu float32"
+    assert not pruned["recorded_decisions"]["same_cell"]

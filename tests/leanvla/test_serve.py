@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from leanvla.cli import main
+from leanvla.commands.serve import Serve
+from leanvla.commands.serve import _cells as served_cells
 from tests.policy.served import lying, plain_answer, serving
 
 if TYPE_CHECKING:
@@ -82,3 +84,18 @@ def test_bad_input_is_refused(
     monkeypatch.delenv("LEANVLA_TOKEN", raising=False)
     assert main(["serve", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_is_served_runs_where_a_rollout_would_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def runtimes(**options: str) -> list[str]:
+        cells = served_cells(Serve(method="dense,vla_pruner,random", **options))
+        return [str(getattr(cell.policy, "runs_on", "")) for cell in cells]
+
+    engine, torch = "onnxruntime cpu fp32", "torch cpu float32"
+    assert runtimes() == [engine, engine, torch]
+    assert "random @ 0.25 runs on torch: random cannot become a graph" in capsys.readouterr().err
+    assert runtimes(engine="torch") == [torch] * 3

@@ -149,6 +149,9 @@ def test_a_file_that_is_wrong_is_refused_in_words(tmp_path, text, says):
         (FILE, ("--gpus", "0.5"), "add --ray local"),
         (FILE.replace("random", "randon"), (), "randon"),
         (FILE.replace("label: walker", "label: walker, batch: 4"), (), "--ray local"),
+        (FILE.replace("label: walker", "label: walker, engine: auto"), (), "depends on what else"),
+        (FILE.replace("label: walker", "label: walker, engine: x"), (), "its own runtime"),
+        (FILE.replace("label: walker", "engine: x, batch: 2"), (), "leave `batch` and `dtype` out"),
         (FILE.replace("0.25", "2.5"), (), "give ratios in (0, 1]"),
     ],
 )

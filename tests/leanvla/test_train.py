@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from leanvla.cli import main
+from leanvla.commands.rollout_checks import check_suite_ready
 from policy.registry import load_policy
 from policy.types import Observation
 from sim.rollout.match import match
 from sim.suites import suite_spec
-from sim.suites.environment import environments
+from sim.suites.environment import SuiteEnvironmentError
+from sim.suites.libero.assets import AssetsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,33 +56,39 @@ def test_the_whole_chain(
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("suite", ["robosuite_lift", "metaworld_mt10"])
-def test_another_suite_is_learnt_by_the_same_commands(
-    suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("suite", "shown"),
+    [
+        ("robosuite_lift", ()),
+        ("metaworld_mt10", ()),
+        ("libero_object", ("--view-size", "96", "--render-profile", "lowpoly")),
+    ],
+)
+def test_another_suite_is_learnt_and_acted_in_by_the_same_commands(
+    suite: str, shown: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if suite.startswith("metaworld") and not environments()["metaworld"].installed:
-        pytest.skip("Meta-World's environment is missing: leanvla suites install metaworld")
-    demos, out = tmp_path / "demos", tmp_path / "out"
-    collect = ["demos", "--suite", suite, "--episodes", "2", "--workers", "1", "--noise", "0"]
-    assert main([*collect, "--out", str(demos)]) == 0
-    verb = ["train", "--suite", suite, "--demos", str(demos), "--out", str(out), "--rounds", "0"]
-    assert main([*verb, "--effort", "0.0003", "--workers", "1", "--no-compile"]) == 0
-    capsys.readouterr()
-    spec, policy = suite_spec(suite), load_policy(out / "policy")
+    try:
+        check_suite_ready(suite)
+    except (SuiteEnvironmentError, AssetsError) as missing:
+        pytest.skip(str(missing))
+    demos, out, acts = (str(tmp_path / name) for name in ("demos", "out", "acts"))
+    common = ["--suite", suite, "--workers", "1"]
+    collect = ["demos", *common, *shown, "--episodes", "2", "--noise", "0", "--out", demos]
+    assert main(collect) == 0
+    verb = ["train", *common, "--recipe", "mini-suite", "--init", "mini", "--no-compile"]
+    verb += ["--corrections", "1", "--effort", "0.0003"]
+    assert main([*verb, "--demos", demos, "--out", out]) == 0
+    spec, policy = suite_spec(suite), load_policy(f"{out}/policy")
     match(policy, spec)
     assert policy.action_spec.dof == spec.action.dof
-    other = [
-        "train",
-        "--suite",
-        "libero_object",
-        "--demos",
-        str(demos),
-        "--out",
-        str(tmp_path / "x"),
-    ]
-    if suite.startswith("metaworld"):
-        assert main(other) == 2
-        assert "4 state and 4 action values, --suite has 2, 8 and 7" in capsys.readouterr().err
+    rollout = ["rollout", *common, *shown, "--policy", f"{out}/policy", "--engine", "torch"]
+    rollout += ["--method", "dense", "--keep", "1.0", "--episodes", "1", "--video", "0"]
+    capsys.readouterr()
+    assert main([*rollout, "--json", "--out", acts]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["episodes"], run["errors"]) == (1, 0)
+    assert main(["train", "--demos", demos, "--out", str(tmp_path / "x")]) == 2
+    assert f"are of {suite}, --suite is tabletop" in capsys.readouterr().err
 
 
 @pytest.mark.gl
@@ -109,6 +117,7 @@ def test_demonstrations_must_exist(tmp_path: Path, capsys: pytest.CaptureFixture
         (("--workers", "-1"), "--workers is -1"),
         (("--init", "absent.safetensors"), "unknown policy 'absent.safetensors'"),
         (("--recipe", "mini-ar"), "give --init mini"),
+        (("--recipe", "mini-suite"), "mini-suite goes on from a trained mini"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_read(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from policy.openvla.engine.export import export_policy
 from policy.openvla.engine.plan import make_plan
 from policy.openvla.engine.policy import EnginePolicy, stays_on_device
 from policy.openvla.engine.reference import Reference
+from policy.openvla.engine.rungs import choose_rungs
 from policy.openvla.engine.stages import RopeTable, table_length
 from policy.openvla.engine.verify import generated, judge, verify
 from policy.openvla.model import OpenVLAModel
@@ -114,6 +116,26 @@ def test_the_ledger_is_green_and_written(autoregressive):
     assert any(name.startswith("decode") for name in stages)
     worse = replace_stage(ledger[1], "vision.visual", 0.9)
     assert "vision.visual has cosine 0.9" in (judge(engine, worse) or "")
+
+
+def test_rungs_are_chosen_as_a_rollout_does_and_the_ledger_keeps_the_others(autoregressive):
+    engine, config = Engine(autoregressive / "engine"), load_config(autoregressive / "checkpoint")
+    dense, pruned = engine.manifest.rungs
+    choose = partial(choose_rungs, engine.manifest, config)
+    assert choose([], []) == choose([METHOD], [1.0, 0.5]) == choose([], [0.5]) == [dense, pruned]
+    assert choose(["dense"], [0.5]) == choose([METHOD], [1.0]) == [dense]
+    for methods, keeps in ((["fastv"], []), ([METHOD], [0.25]), (["vla_pruner"], [0.5])):
+        with pytest.raises(EngineError, match=r"it has dense; vla_pruner:action_layer=1 at 0\.5"):
+            choose(methods, keeps)
+    seen = generated(config, 2)
+    verify(engine, autoregressive / "checkpoint", seen)
+    (again,) = verify(engine, autoregressive / "checkpoint", seen[:1], rungs=[dense])
+    ledger = read_manifest(autoregressive / "engine").parity
+    assert [(parity.method, parity.observations) for parity in ledger] == [
+        ("dense", 1),
+        (METHOD, 2),
+    ]
+    assert ledger[0] == again
 
 
 def replace_stage(parity, key, cosine):

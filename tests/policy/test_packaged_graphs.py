@@ -19,7 +19,7 @@ from engines.manifest import read_manifest
 from policy.openvla.checkpoint import load_arrays, load_tensors, weights_sha256
 from policy.openvla.engine.pack import KEEPS, METHODS, compare_graphs
 from policy.openvla.engine.packaged import FOLDER, packaged_engine, packaged_graphs
-from policy.registry import resolve_policy
+from policy.registry import packaged_policies, resolve_policy
 from tests.house.rules import ROOT
 from tests.policy.tiny import write_tiny
 
@@ -45,15 +45,17 @@ def copy(mini, tmp_path):
     return shutil.copytree(mini, tmp_path / "mini")
 
 
-def test_the_graphs_beside_mini_belong_to_its_architecture(mini):
+@pytest.mark.parametrize("name", packaged_policies())
+def test_the_graphs_beside_a_policy_belong_to_its_architecture(name):
+    policy = resolve_policy(name)
     try:
-        graphs = packaged_graphs(mini)
+        graphs = packaged_graphs(policy)
     except EngineError as error:
         pytest.fail(f"{STALE} ({error})")
     assert graphs is not None, STALE
     have = {(rung.method, rung.keep) for rung in graphs.rungs}
     assert have == {("dense", 1.0), *((m, k) for m in METHODS for k in KEEPS)}, STALE
-    assert sum(path.stat().st_size for path in (mini / FOLDER).iterdir()) < MOST_BYTES
+    assert sum(path.stat().st_size for path in (policy / FOLDER).iterdir()) < MOST_BYTES
 
 
 @pytest.mark.slow

@@ -199,6 +199,7 @@ def test_wrong_number_of_cameras():
         ImageProcessor(CONFIGS["oft_discrete_3"])([frame(32, 32)])
 
 
+@pytest.mark.alone
 def test_two_small_views_take_less_than_half_a_millisecond():
     tower = replace(SIGLIP, image_size=96)
     processor = ImageProcessor(

@@ -26,6 +26,7 @@ NOISE = 0.75
 """A peak that was measured in a slow moment may lie below what the queries then reach."""
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_roofline_bounds_real_queries_within_a_stated_factor():
     for row in validate():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 import policy.registry
 from policy.openvla.errors import CheckpointError
@@ -51,6 +52,26 @@ def test_shipped_files_are_what_the_builder_writes(tmp_path):
     build_mini_tokenizer(tmp_path)
     for file in sorted(tmp_path.iterdir()):
         assert file.read_bytes() == (SHIPPED / file.name).read_bytes(), file.name
+
+
+def test_words_of_other_tasks_get_pieces_and_move_no_other_id(tmp_path):
+    sentences = ["pick up the Alphabet soup", "put the milk in the basket"]
+    before = [name for name, _ in vocabulary()]
+    after = [name for name, _ in vocabulary(sentences)]
+    new = {"\u2581alphabet", "\u2581soup", "\u2581milk"}
+    changed = [at for at, pair in enumerate(zip(before, after, strict=True)) if len({*pair}) > 1]
+    assert {after[at] for at in changed} == new
+    assert all(before[at].startswith("<reserved") for at in changed)
+    file = build_mini_tokenizer(tmp_path, sentences)
+    assert len(Tokenizer.from_file(str(file)).encode("pick up the alphabet soup").ids) == 6
+
+
+def test_more_words_than_reserved_ids_take_those_of_words_that_are_not_said(tmp_path):
+    sentences = ["push the " + " ".join(f"thing{letter}" for letter in "abcdefghijklmn")]
+    names = {name for name, _ in vocabulary(sentences)}
+    assert {"\u2581thinga", "\u2581thingn", "\u2581push", "\u2581What", "\u2581robot"} <= names
+    with pytest.raises(ValueError, match="words of their own"):
+        vocabulary([" ".join(f"w{number}" for number in range(200))])
 
 
 def test_ids_have_llamas_plan(tokenizer):

@@ -17,7 +17,7 @@ from policy.openvla.runtime import Query, Runtime
 from policy.openvla.stopwatch import Stopwatch
 from policy.registry import ZOO
 from policy.training.data import Sampler, TrainingData
-from policy.training.loop import Job, fit, load_weights, take_weights
+from policy.training.loop import STATE_LAYER, Job, fit, load_weights, take_weights
 from policy.training.objective import TrainingNet, pointing, pool_tokens, soft_bins
 from policy.training.recipe import Recipe, Stage
 from policy.training.resize import TOWER, resize_patches
@@ -204,6 +204,15 @@ def test_training_goes_on_from_a_checkpoint_folder_with_new_heads() -> None:
     state = net.state_dict()
     assert all(state[name].equal(value) for name, value in weights.items())
     assert net.pointer.weight.equal(head)
+
+
+def test_a_policy_of_another_state_keeps_everything_but_its_state_layer() -> None:
+    theirs, net = TrainingNet(TINY, 4), TrainingNet(replace(TINY, proprio_dim=6, dof=5), 4)
+    own = net.state_dict()[STATE_LAYER].clone()
+    take_weights(net, theirs.state_dict())
+    assert torch.equal(net.state_dict()[STATE_LAYER], own)
+    name = "model.proprio_projector.fc2.weight"
+    assert torch.equal(net.state_dict()[name], theirs.state_dict()[name])
 
 
 def test_weights_of_another_architecture_are_refused() -> None:

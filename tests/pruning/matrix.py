@@ -18,6 +18,8 @@ VARIANTS = [
     "sparsevlm:recycled=0.5:clusters=0.3",
     "tokenselect:scaled=true:pool=3",
     "todre:tau=0",
+    "divprune:sketch=8",
+    "mmtok:sketch=8",
     "smooth+fastv",
     "smooth+sparsevlm",
     "reuse+vla_pruner",

@@ -22,6 +22,7 @@ EXPORTED = [
     "sparsevlm:recycled=0.5:clusters=0.3",
     "smooth+fastv",
     "reuse+adp",
+    "divprune:sketch=8",
 ]
 GIVEN = {"keep", "seed", "stage", "views", "project", "output"}
 
@@ -102,7 +103,7 @@ def test_onnx_runtime_chooses_as_eager_does(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vla_pruner", "smooth+fastv"])
+@pytest.mark.parametrize("name", ["vla_pruner", "smooth+fastv", "mmtok:sketch=8"])
 def test_compiled_selection_is_the_plain_one(name: str) -> None:
     """The whole graph in one piece; the generated code itself is not what is tested."""
     method, contexts = prepared(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -31,6 +32,8 @@ from tests.policy.robot.fakes import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = "tests.ros.policies"
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # Linux, as the wheels of ROS are
 
 
 def wait_for(condition, seconds: float = 15.0, what: str = "") -> None:
@@ -51,11 +54,13 @@ def asked(message) -> float:
 class Process:
     """One node in a process of its own; its log is kept for the failure report."""
 
-    def __init__(self, name: str, log: Path, **parameters) -> None:
+    def __init__(
+        self, name: str, log: Path, *more: str, package: str = "leanvla_ros", **parameters
+    ) -> None:
         args = [f"-p{key}:={_text(value)}" for key, value in parameters.items()]
         args = [part for arg in args for part in (arg[:2], arg[2:])]
         self.log = log
-        command = [sys.executable, "-m", f"leanvla_ros.{name}", "--ros-args", *args]
+        command = [sys.executable, "-m", f"{package}.{name}", "--ros-args", *args, *more]
         self._file = log.open("wb")
         self.popen = subprocess.Popen(
             command,
@@ -63,6 +68,7 @@ class Process:
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=_end_with_the_tests,
         )
 
     def text(self) -> str:
@@ -82,15 +88,21 @@ class Process:
     def end(self, seconds: float = 10.0) -> int:
         return self.popen.wait(seconds)
 
-    def rss_kib(self) -> int:
-        status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
+    def cpu_s(self) -> float:
+        """Processor time so far, of all threads."""
+        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self) -> None:
         if self.alive:
             self.signal(signal.SIGKILL)
         self.popen.wait(10)
         self._file.close()
+
+
+def _end_with_the_tests() -> None:
+    """A test that ran out of time ends without a farewell: its nodes must not stay."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _text(value) -> str:
@@ -146,9 +158,10 @@ class Robot:
         for process in self.processes:
             process.close()
             sys.stdout.write(f"--- {process.log.name}\n{process.text()[-3000:]}\n")
-        self._spinner.join(5)
-        self.executor.shutdown()
-        self.node.destroy_node()
+        self._spinner.join(30)
+        if not self._spinner.is_alive():  # what a thread still spins must not be destroyed
+            self.executor.shutdown()
+            self.node.destroy_node()
 
     def _spin(self) -> None:
         while not self._leaving.is_set():

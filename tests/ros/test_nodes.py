@@ -19,7 +19,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from policy.robot.trajectory import rejections
-from tests.ros.robot import POLICIES, wait_for
+from tests.ros.robot import POLICIES, Process, wait_for
 
 
 def values_of(message: DiagnosticArray, check: str) -> dict[str, str]:
@@ -35,15 +35,22 @@ def queries(message: DiagnosticArray) -> int:
 def test_two_cameras_in_commands_out(robot, recorded):
     """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy.
 
-    Judged is processor time: at the 99th percentile, but on a machine with more to do than cores,
-    where caches and switches are others', at the median. The wall clock is shown.
+    Judged is processor time at the 99th percentile; where others ask for more than there are
+    cores, and leave caches full of their own at every wake, the median is, at three quarters. The
+    wall clock is judged where they were idle. What the whole process takes for an answer, with
+    receiving, listening to the guard, status and what falls between, is shown.
     """
+    idle = os.getloadavg()[0] < (os.cpu_count() or 1) / 2
     sizes = {f"cameras__{i}__{side}": 256 for i in (0, 1) for side in ("width", "height")}
-    robot.edit(**sizes, execution__execute=1)
+    watched = {f"cameras__{i}__frozen_s": 2.0 for i in (0, 1)}
+    robot.edit(**sizes, **watched, execution__execute=1)
     status = robot.listen(DiagnosticArray, "/policy_node/status")
     specs = robot.listen(String, "/policy_node/specs", LATCHED)
-    robot.chain(record=str(robot.folder / "bags") if recorded else "")
-    wait_for(lambda: status and queries(status[-1]) > 120, 60.0, "queries")
+    _, node = robot.chain(record=str(robot.folder / "bags") if recorded else "")
+    wait_for(lambda: status and queries(status[-1]) > 20, 60.0, "queries")
+    before, began_s = queries(status[-1]), node.cpu_s()
+    wait_for(lambda: queries(status[-1]) > 120, 60.0, "queries")
+    whole_ms = (node.cpu_s() - began_s) / (queries(status[-1]) - before) * 1e3
     assert all(m.header.frame_id == "world" for _, m in robot.commands)
     assert max(m.twist.linear.x for _, m in robot.commands) <= 0.1001
     gaps = np.diff([moment for moment, _ in robot.commands[-60:]])
@@ -52,7 +59,10 @@ def test_two_cameras_in_commands_out(robot, recorded):
     assert json.loads(specs[-1].data)["action"]["rate_hz"] == 20.0
     seen = values_of(status[-1], "inference")
     print("busy" if busy else "quiet", {k: v for k, v in seen.items() if k.endswith("_ms")})
-    assert 0.0 < float(seen[f"overhead_cpu_p{50 if busy else 99}_ms"]) < 2.0
+    print(f"the whole process takes {whole_ms:.2f} ms of processor time for an answer")
+    assert 0.0 < float(seen["overhead_cpu_p50_ms"]) < 1.5
+    assert busy or float(seen["overhead_cpu_p99_ms"]) < 2.0
+    assert not idle or float(seen["overhead_p50_ms"]) < 5.0
     # The status speaks under the stamp of the picture that the command answers.
     stamp = status[-1].header.stamp
     nanoseconds = stamp.sec * 10**9 + stamp.nanosec
@@ -150,13 +160,42 @@ def test_kept_tokens_are_drawn_only_when_somebody_looks(robot):
     assert pixels[:24].mean() > 3 * pixels[24:].mean()
 
 
+# Messages in the middle of their way differ from one weighing to the next. An object kept for every
+# fortieth frame would already be more.
+FLUTTER = 250
+# The allocator still touches a page here and there for the first time: 32 pages. The smallest thing
+# that malloc gives takes 32 bytes; kept for every frame, it would come to 312 KiB.
+PRIVATE_KIB = 128
+
+
+def weighings(node: Process) -> list[dict[str, int]]:
+    lines = (line for line in node.text().splitlines() if line.startswith("weighed {"))
+    return [json.loads(line.removeprefix("weighed ")) for line in lines]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_memory_does_not_grow_over_ten_thousand_frames(robot):
+    """Frames that arrived, not that were sent; judged is what the process itself says it holds.
+
+    Python's objects: the fewest of the first weighings against the fewest of the last, since what
+    is in the middle of its way differs from one to the next. Pages: of private memory, because the
+    middleware's shared segments have their size from the start and only fill. Where others ask for
+    more than there are cores, as many frames as come in a minute.
+    """
     robot.rate_hz = 500.0
-    _, node = robot.chain()
-    wait_for(lambda: robot.frames > 2000, 60.0, "warm")
-    before, began = node.rss_kib(), robot.frames
-    wait_for(lambda: robot.frames > began + 10_000, 90.0, "frames")
-    grown = node.rss_kib() - before
-    print(f"{robot.frames - began} frames, memory grew by {grown} KiB")
-    assert grown < 1024
+    _, node = robot.chain(package="tests.ros.weighed")
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+
+    def frames() -> int:
+        return weighings(node)[-1]["frames"]
+
+    wait_for(lambda: frames() > 1000 or (busy and frames() > 300), 60.0, "warm")
+    began, most, late_s = len(weighings(node)) - 1, frames() + 10_000, time.monotonic() + 60.0
+    wait_for(lambda: frames() > most or (busy and time.monotonic() > late_s), 120.0, "frames")
+    found = weighings(node)[began:]
+    part = max(2, len(found) // 4)
+    for name, allowed in (("blocks", FLUTTER), ("private_kib", PRIVATE_KIB)):
+        first, last = (min(w[name] for w in some) for some in (found[:part], found[-part:]))
+        print(f"{name}: {first} at first, {last} after {found[-1]['frames']} frames")
+        assert last - first <= allowed, [w[name] for w in found]

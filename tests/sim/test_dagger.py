@@ -9,7 +9,7 @@ import pytest
 
 from policy.types import ActionChunk, ActionSpec, Inference, Timing
 from pruning.history import fresh
-from sim.dagger import correct
+from sim.dagger import correct, latest_take_over
 from sim.suites import make_suite
 from sim.training_data import episode_stats, training_data
 
@@ -57,6 +57,15 @@ def test_expert_finishes_what_the_policy_does_not(suite: Tabletop) -> None:
     assert policy.asked == -(-min(take_over, episode.steps) // 4)
     # While the policy stood still the label went on asking for motion.
     assert np.abs(episode.arrays["actions"][5:take_over, :3]).max() > 0.2
+
+
+def test_the_expert_takes_over_in_time_for_the_length_of_the_demonstrations(
+    suite: Tabletop,
+) -> None:
+    policy = Lazy()
+    episode, _ = correct(suite, policy, SEED, execute=4, latest=11)
+    assert policy.asked == 3  # ten steps alone, four a query
+    assert latest_take_over([episode]) == max(11, round(1.8 * episode.steps))
 
 
 def test_corrections_become_training_data(suite: Tabletop) -> None:

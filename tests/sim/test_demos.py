@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.gl
 
 @pytest.fixture(autouse=True)
 def shared_suite(tabletop: Tabletop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demos, "_SUITES", {"tabletop": tabletop})
+    monkeypatch.setattr(demos, "_SUITES", {(demos.Look("tabletop", "lowpoly"), None): tabletop})
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,22 @@ def test_collection_resumes_and_counts_failures(
     played.clear()
     assert demos.collect("tabletop", seeds, tmp_path) == first
     assert played == list(seeds[:EPISODES_PER_SHARD])
+
+
+def test_seeds_of_one_scene_follow_each_other(tabletop: Tabletop) -> None:
+    assert demos.by_scene([3, 1, 2], tabletop) == [3, 1, 2]  # one scene: in the order given
+    spec = replace(tabletop.spec, scenes=2)
+    assert demos.by_scene([3, 4, 5, 6], SimpleNamespace(spec=spec)) == [4, 6, 3, 5]
+
+
+def test_a_folder_says_what_it_was_recorded_on(tmp_path: Path, episode: demos.Episode) -> None:
+    look = demos.Look("tabletop", "lowpoly")
+    demos.write_shard(tmp_path / "a.safetensors", [episode], look)
+    assert demos.read_look(tmp_path) == look
+    demos.write_shard(tmp_path / "b.safetensors", [episode], look._replace(suite="robosuite_lift"))
+    with pytest.raises(ValueError, match="keep them in folders apart"):
+        demos.read_look(tmp_path)
+    assert demos.read_look(tmp_path / "none") == demos.UNKNOWN
 
 
 def test_the_command_collects_and_reports(

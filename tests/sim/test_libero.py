@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 
+from sim.demos import TRAIN_SEED_BASE
 from sim.suites import make_suite
 from sim.suites.environment import environments
 from sim.suites.libero.assets import VARIABLE
 from sim.suites.libero.spec import VIEW_SIZE
+from sim.truth import suite_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sim.suites.base import TrainingSuite
+    from sim.suites.base import ShowsTruth, TrainingSuite
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "libero" / "assets"
 
@@ -56,6 +58,17 @@ def test_a_seed_is_the_same_episode_every_time(libero: TrainingSuite) -> None:
 
 @pytest.mark.gl
 @pytest.mark.timeout(300)
+def test_a_training_seed_draws_a_scene_of_its_own(libero: TrainingSuite) -> None:
+    evaluated, first = libero.reset(0), libero.reset(TRAIN_SEED_BASE)
+    other, again = libero.reset(TRAIN_SEED_BASE + 10), libero.reset(TRAIN_SEED_BASE)
+    assert first == again
+    assert first.instruction == "pick up the alphabet soup and place it in the basket"
+    assert (first.task, other.task) == (evaluated.task, evaluated.task)
+    assert len({start.init_state_hash for start in (evaluated, first, other)}) == 3
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
 def test_a_point_appears_where_its_object_is_seen(libero: TrainingSuite) -> None:
     libero.reset(0)
     mask, names = libero.segmentation("agentview")
@@ -65,6 +78,28 @@ def test_a_point_appears_where_its_object_is_seen(libero: TrainingSuite) -> None
         rows, columns = np.nonzero(mask == place[name])
         assert inside
         assert np.abs(uv * VIEW_SIZE - (columns.mean(), rows.mean())).max() < 16
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+def test_the_suite_tells_what_is_where_and_what_it_asks_for(libero: TrainingSuite) -> None:
+    suite = cast("ShowsTruth", libero)
+    suite.reset(0)
+    assert suite.roles() == {
+        "object": "alphabet_soup_1",
+        "gripper": "gripper",
+        "goal": "basket_1",
+    }
+    truth = suite_truth(suite)
+    assert truth.phase == "reach"
+    assert set(truth.masks) == set(libero.spec.roles)
+    assert all(any(mask.any() for mask in masks) for masks in truth.masks.values())
+    phases = []
+    for _ in range(libero.spec.max_steps):
+        phases.append(suite.phase())
+        if libero.step(libero.expert_action()).success:
+            break
+    assert list(dict.fromkeys(phases)) == ["reach", "grasp", "carry", "place"]
 
 
 @pytest.mark.gl

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from policy.types import ActionSpec
+from sim.demos import EVAL_SEED_LIMIT, TRAIN_SEED_BASE
 from sim.rollout.match import MismatchError, adapt_actions, openvla_libero
 from sim.suites import LIBERO, make_suite, suite_spec
 from sim.suites.environment import Environment, SuiteEnvironmentError, environments
 from sim.suites.libero.assets import NEEDED, VARIABLE, AssetsError, assets_hash, find_assets
 from sim.suites.libero.convert import InitStateError, digest, read_states
+from sim.suites.libero.scene import Task
 from sim.suites.libero.spec import TASKS, axis_angle, make_example, place_of
 
 
@@ -26,6 +28,24 @@ def test_the_first_seeds_are_the_published_episodes_each_once(suite: str) -> Non
     assert {p.state for p in places} == set(range(50))
     assert [p.task for p in places[: TASKS[suite]]] == list(range(TASKS[suite]))
     assert place_of(suite, count) == place_of(suite, 0)
+
+
+def test_training_seeds_never_begin_in_an_evaluated_state() -> None:
+    assert place_of("libero_object", EVAL_SEED_LIMIT - 1).state is not None
+    assert place_of("libero_object", EVAL_SEED_LIMIT) == (0, None)
+    assert place_of("libero_90", TRAIN_SEED_BASE + 1).state is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("pick_up_the_milk_and_place_it", "pick up the milk and place it"),
+        ("KITCHEN_SCENE10_close_the_top_drawer", "close the top drawer"),
+        ("LIVING_ROOM_SCENE2_pick_up_the_butter", "pick up the butter"),
+    ],
+)
+def test_what_is_said_is_the_name_of_the_task(name: str, says: str) -> None:
+    assert Task(name, Path("unused.bddl")).instruction == says
 
 
 @pytest.mark.parametrize("suite", LIBERO)

@@ -106,6 +106,7 @@ def test_a_policy_that_reads_less_gets_its_own_views_in_its_own_order():
     assert record.outcome == "success"
 
 
+@pytest.mark.alone
 def test_the_overhead_of_a_query_is_small():
     """Pipes, pickling and bookkeeping; the fake suite's own drawing takes most of what is left."""
     seeds, cells = range(12), (DENSE,)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,47 +13,6 @@ from sim.suites import make_suite
 
 if TYPE_CHECKING:
     from sim.suites.tabletop.suite import Tabletop
-
-trimesh = pytest.importorskip("trimesh")
-
-
-@pytest.fixture
-def ball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "ball.stl"
-    path.write_bytes(trimesh.creation.icosphere(subdivisions=4).export(file_type="stl"))
-    return path
-
-
-def test_decimation_keeps_the_shape_and_is_cached(ball: Path) -> None:
-    small = render.decimated(ball, 200)
-    mesh = trimesh.load(small, force="mesh")
-    assert len(mesh.faces) <= 200
-    np.testing.assert_allclose(mesh.bounds, [[-1] * 3, [1] * 3], atol=0.1)
-    stamp = small.stat().st_mtime_ns
-    assert render.decimated(ball, 200) == small
-    assert small.stat().st_mtime_ns == stamp
-    assert [p.suffix for p in small.parent.iterdir()] == [".stl"]
-
-
-def test_cache_key_follows_content_and_budget(ball: Path) -> None:
-    first = render.decimated(ball, 200)
-    assert render.decimated(ball, 100) != first
-    ball.write_bytes(trimesh.creation.box().export(file_type="stl"))
-    assert render.decimated(ball, 200) != first
-
-
-def test_only_visual_meshes_are_swapped(ball: Path) -> None:
-    xml = f"""<mujoco><asset>
-      <mesh name="look" file="{ball}"/><mesh name="solid" file="{ball}"/>
-      <mesh name="both" file="{ball}"/></asset><worldbody>
-      <geom type="mesh" mesh="look" contype="0" conaffinity="0"/>
-      <geom type="mesh" mesh="solid"/><geom type="mesh" mesh="both"/>
-      <geom type="mesh" mesh="both" contype="0" conaffinity="0"/></worldbody></mujoco>"""
-    root = render.ET.fromstring(render.decimate_xml(xml, 100))
-    files = {m.get("name"): m.get("file") for m in root.iter("mesh")}
-    assert files["solid"] == files["both"] == str(ball)
-    assert Path(files["look"]).parent.name == "meshes"
 
 
 def test_working_backend_passes_the_pre_flight() -> None:

@@ -133,7 +133,9 @@ def test_a_clip_moves_what_it_says(stage: Stage) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_needle_is_in_one_frame_and_the_question_needs_it(stage: Stage, variant: str) -> None:
     for seed in range(3):
-        shots, (question,) = draw_needles(stage, seed, 5, variant)
+        shots, questions = draw_needles(stage, seed, 5, variant)
+        assert len(questions) == (1 if variant == "single" else 2)
+        question = questions[seed % len(questions)]
         (frame,) = [i for i, about in enumerate(question.about) if about]
         names = [{one.name for one in shot.seen} for shot in shots]
         assert [i for i, there in enumerate(names) if question.answer in there] == [frame]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 
 import msgspec
 import pytest
 
+from engines.errors import EngineError
 from sim.rollout.pool import Pool
 from sim.rollout.runner import Plan, run_grid
 from sim.rollout.store import EpisodeStore
 from sim.rollout.types import Cell, Deadlines, EpisodeRecord, QueryTruth, RolloutError, Source
 from sim.rollout.worker import WorkerSpec
-from sim.sweep.digests import file_digest, folder_digest
+from sim.sweep.digests import CODE, file_digest, folder_digest
 from sim.sweep.estimate import estimate, measured_seconds
 from sim.sweep.identity import differences, episode_key, identity_of, run_key
 from sim.sweep.merge import merge
@@ -29,6 +31,7 @@ from sim.sweep.store import (
     ranges,
 )
 from sim.sweep.tasks import seeds_of
+from tests.house.rules import imports, read_rooms
 
 DENSE, RANDOM = Cell("dense", 1.0), Cell("random", 0.25)
 SPEC = WorkerSpec(Source("tests.sim.fakes:FakeSuite"), Source("tests.sim.fakes:FakePolicy"))
@@ -96,6 +99,15 @@ def test_weights_count_by_content_and_not_by_place(tmp_path, monkeypatch):
     assert policy("a") == policy("b")
     (tmp_path / "b" / "model.safetensors").write_bytes(b"weighty")
     assert policy("a") != policy("b")
+
+
+def test_the_code_of_an_episode_is_all_that_it_imports():
+    """What the rooms of `CODE` import from `sim` is hashed with them."""
+    covered = tuple(name.removesuffix(".py").replace("/", ".") for name in CODE)
+    for source in read_rooms(["sim"]):
+        if source.name.startswith(CODE):
+            names = [name for _, name in imports(source) if name.startswith("sim.")]
+            assert not [name for name in names if not name.startswith(covered)], source.name
 
 
 def test_the_digest_of_a_large_file_is_remembered_and_follows_its_content(tmp_path, monkeypatch):
@@ -249,6 +261,7 @@ def test_tasks_choose_seeds():
         seeds_of("libero_object", range(2), [9])
 
 
+@pytest.mark.alone
 def test_the_driver_costs_little_per_episode(tmp_path):
     """Handing out, listening to every query, storing and syncing; five milliseconds are the bar."""
     plan = Plan((DENSE,), tuple(range(40)), swap=True)
@@ -259,3 +272,26 @@ def test_the_driver_costs_little_per_episode(tmp_path):
         spent = time.process_time() - began
         assert sum(len(each.query_ms) for each in store) >= 400
     assert spent / plan.episodes < 0.005
+
+
+def test_an_engine_counts_by_what_runs_of_it(tmp_path):
+    """Its name and its ledger do not; a checkpoint on torch and on an engine are two addresses."""
+    from tests.engines.plain import write_plain
+
+    write_plain(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    ledger = json.loads((tmp_path / "b" / "engine.json").read_text())
+    (tmp_path / "b" / "engine.json").write_text(json.dumps(ledger | {"rebuild": "other words"}))
+
+    def policy(source):
+        return identity_of(replace(SPEC, policy=source), swap=False, parts=("policy",))
+
+    def on_engine(name):
+        return policy(Source("mini", engines={DENSE: str(tmp_path / name)}))
+
+    assert policy(Source(str(tmp_path / "a"))) == policy(Source(str(tmp_path / "b")))
+    assert on_engine("a") == on_engine("b")
+    assert run_key(on_engine("a")) != run_key(policy(Source("mini")))
+    (tmp_path / "b" / "large.onnx").write_bytes(b"other")
+    with pytest.raises(EngineError, match=r"large\.onnx has 5 bytes"):
+        on_engine("b")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
+from pruning.spelling import did_you_mean
 from vlm.errors import TaskError
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ def find_task(name: str) -> Task:
         TaskError: for an unknown one; it lists the known and the nearest.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise TaskError(f"unknown task {name!r}{hint}: choose from {', '.join(TASKS)}")
+        hint = did_you_mean(name, TASKS, ", ") or ":"
+        raise TaskError(f"unknown task {name!r}{hint} choose from {', '.join(TASKS)}")
     module = importlib.import_module(f"vlm.tasks.{TASKS[name]}")
     return next(task for task in module.TASKS if task.name == name)
 

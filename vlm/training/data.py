@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, UInt8
 
     from vlm.tasks.scene_qa import SceneSet
-    from vlm.training.recipe import Recipe
+    from vlm.training.recipe import Recipe, Stage
 
 MOST_QUESTIONS = 16
 KINDS = (
@@ -146,17 +146,18 @@ class Draw(NamedTuple):
 
 
 def draw_of_step(
-    recipe: Recipe, lengths: Mapping[str, Sequence[int]], batch: int, rng: np.random.Generator
+    recipe: Recipe, stage: Stage, lengths: Mapping[str, Sequence[int]], rng: np.random.Generator
 ) -> Draw:
-    """A task by its share, a length by chance, and as many samples as give `batch` frames.
+    """A task by its share, a length by chance, and as many samples as give the stage's batch.
 
     Shares count frames, and a step of any task sees about as many.
     """
-    tasks = [task for task in recipe.shares if task in lengths]
+    short = {task: [n for n in have if n <= stage.batch] for task, have in lengths.items()}
+    tasks = [task for task in recipe.shares if short.get(task)]
     shares = np.array([recipe.shares[task] for task in tasks])
     task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
-    frames = int(rng.choice(lengths[task]))
-    return Draw(task, frames, max(1, batch // frames))
+    frames = int(rng.choice(short[task]))
+    return Draw(task, frames, stage.batch // frames)
 
 
 def split_prompt(

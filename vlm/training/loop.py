@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import distributed
 
+from policy.publish import publish
 from policy.training.optimise import (
     host_state,
     learning_scale,
@@ -156,7 +156,7 @@ class Trainer:
         job, recipe = self.job, self.job.recipe
         # All workers train on the same task in a step, so that none waits for another's clip.
         shared = np.random.default_rng([job.seed, self.number, self.step])
-        draw = draw_of_step(recipe, data.lengths(), self.stage.batch, shared)
+        draw = draw_of_step(recipe, self.stage, data.lengths(), shared)
         own = np.random.default_rng([job.seed, self.number, self.step, 1 + self.rank])
         inputs = [tensor.to(job.device) for tensor in self.inputs(data, draw, own)]
         with torch.autocast(job.device, torch.bfloat16):
@@ -200,7 +200,7 @@ class Trainer:
         names = [name for name, _ in self.net.named_parameters()]
         average = dict(zip(names, (p.cpu() for p in self.average), strict=True))
         weights = {k: v.contiguous() for k, v in (raw | average).items()}
-        _replace(self.job.out / "weights.safetensors", lambda path: save_file(weights, path))
+        publish(self.job.out / "weights.safetensors", lambda path: save_file(weights, path))
         state = {
             "stage": self.number,
             "step": self.step,
@@ -208,7 +208,7 @@ class Trainer:
             "average": average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        _replace(self.job.out / "state.pt", lambda path: torch.save(state, path))
+        publish(self.job.out / "state.pt", lambda path: torch.save(state, path))
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on where a state was saved."""
@@ -265,9 +265,3 @@ def model_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _load(path: Path) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True) if path.exists() else None
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    write(partial)
-    os.replace(partial, path)

@@ -122,6 +122,9 @@ def save_mini(
         model.save_pretrained(partial, safe_serialization=True)
         write_processor(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
+        for path in partial.glob("*.safetensors"):
+            # Written for this user alone; the card has the rights that a new file has.
+            shutil.copymode(partial / "README.md", path)
         files = sorted([*partial.glob("*.safetensors"), *partial.glob("*.json")])
         lines = [f"{sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in files]
         (partial / "SHA256").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ class Stage:
 
     Attributes:
         frames: pictures to see, over all workers; a clip of four counts as four.
-        batch: pictures per step and worker.
+        batch: pictures per step and worker; what is longer is left out of the stage.
         pool: side of the square of visual tokens that is averaged into one; 1 is the model itself.
         learning_rate: peak.
         final: decay the learning rate to zero over this part of the stage.
@@ -45,7 +45,7 @@ class Recipe:
         default_factory=lambda: {"image": 0.74, "clip": 0.16, "needle": 0.10}
     )
     text_tokens: dict[str, int] = field(
-        default_factory=lambda: {"image": 176, "clip": 56, "needle": 24}
+        default_factory=lambda: {"image": 176, "clip": 56, "needle": 40}
     )
     warmup_steps: int = 150
     weight_decay: float = 0.05
@@ -68,7 +68,16 @@ class Recipe:
 MINI = Recipe(
     (
         Stage(64_000, 16, pool=2, learning_rate=1e-3),
-        Stage(18_000, 16, pool=1, learning_rate=8e-4, final=0.75),
+        Stage(18_000, 8, pool=1, learning_rate=8e-4, final=0.75),
     )
 )
-"""Most is learnt while the decoder sees 64 tokens of a picture; the last fifth has all 256."""
+"""Most is learnt while the decoder sees 64 tokens of a picture; the last fifth has all 256.
+
+Why so: a dozen questions share one pass over their picture, so a step of 16 pictures asks two
+hundred. The tower starts from nothing, since naming patches teaches it in a thousand pictures. What
+to expect at the start, one worker: after 180 steps of the first stage (2,900 draws from 2,000
+pictures, four CPU minutes) 81 % (existence), 55 % (counts), 55 % (colours) and 54 % (relations) of
+the batch's questions are answered right, before it is learnt from; patches come first, then
+pointing. If existence is not above 60 % by then, something is broken. Long haystacks are seen in
+the first stage alone, where 16 frames are a thousand tokens.
+"""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engines.session import Session
+    from engines.torch_session import Mode
     from policy.openvla.config import OpenVLAConfig
     from policy.openvla.engine.plan import Plan
 
@@ -26,11 +27,20 @@ class Reference:
         checkpoint: folder in the published layout.
         config: its configuration.
         plan: graphs and rungs.
+        mode: how torch runs them; see `TorchSession`.
+        device: where.
     """
 
-    def __init__(self, checkpoint: Path, config: OpenVLAConfig, plan: Plan) -> None:
-        self.model = shared_network(checkpoint, config, "cpu", torch.float32)
-        self.plan = plan
+    def __init__(
+        self,
+        checkpoint: Path,
+        config: OpenVLAConfig,
+        plan: Plan,
+        mode: Mode = "eager",
+        device: str = "cpu",
+    ) -> None:
+        self.model = shared_network(checkpoint, config, device, torch.float32)
+        self.plan, self._mode, self._device = plan, mode, device
         self._sessions: dict[str, TorchSession] = {}
 
     def session(self, graph: str) -> Session:
@@ -41,7 +51,7 @@ class Reference:
             if isinstance(table, RopeTable):
                 values = RopeTable.values(self.model.config.text, len(table.cos))
                 table.cos.data, table.sin.data = values["rope.cos"], values["rope.sin"]
-            self._sessions[graph] = TorchSession(graph, stage)
+            self._sessions[graph] = TorchSession(graph, stage, self._mode, self._device)
         return self._sessions[graph]
 
     def load(self, graphs: Iterable[str]) -> None:

@@ -10,6 +10,8 @@ from policy.openvla.engine.plan import DENSE, fitted
 from pruning.registry import make_method
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engines.manifest import Listing, Rung
     from policy.openvla.config import OpenVLAConfig
     from pruning.base import Method
@@ -34,6 +36,31 @@ def find_rung(manifest: Listing, method: Method, config: OpenVLAConfig) -> Rung:
         f"{listed(manifest)}; choose one of them, or rebuild with other --method and --keep: "
         f"`{manifest.rebuild}`"
     )
+
+
+def choose_rungs(
+    manifest: Listing, config: OpenVLAConfig, methods: Sequence[str], keeps: Sequence[float]
+) -> list[Rung]:
+    """Dense, and every method at every keep ratio, as a rollout's grid has them.
+
+    Args:
+        manifest: of the engine.
+        config: the policy's architecture.
+        methods: as they were exported; all when empty.
+        keeps: ratios; all when empty.
+
+    Raises:
+        EngineError: when the engine lacks one, with those that there are.
+        MethodError: for an unknown method or field.
+        BudgetError: for a keep ratio outside (0, 1].
+    """
+    pruned = [rung for rung in manifest.rungs if rung.method != DENSE]
+    names = methods or list(dict.fromkeys(rung.method for rung in pruned))
+    ratios = keeps or list(dict.fromkeys(rung.keep for rung in pruned))
+    asked = [make_method(DENSE)]
+    asked += [make_method(name, keep=keep) for name in names if name != DENSE for keep in ratios]
+    found = [find_rung(manifest, method, config) for method in asked]
+    return [rung for number, rung in enumerate(found) if rung not in found[:number]]
 
 
 def next_lower(manifest: Listing, rung: Rung) -> Rung | None:

@@ -46,27 +46,36 @@ def verify(
     checkpoint: Path,
     observations: Sequence[Observation],
     progress: Callable[[str], None] = lambda step: None,
+    rungs: Sequence[Rung] | None = None,
 ) -> list[Parity]:
-    """Compare every rung with the eager model on the same observations; writes the ledger.
+    """Compare rungs with the eager model on the same observations; writes the ledger.
 
     Memory between queries is the eager policy's own and the engine's own: a difference would grow.
+    What the ledger says of other rungs stays.
 
     Args:
         engine: the engine.
         checkpoint: the folder it was made from.
         observations: in order, as one episode.
         progress: told what is being done.
+        rungs: what to compare; all when left out.
+
+    Returns:
+        What was compared now.
 
     Raises:
         EngineError: when the checkpoint has other weights than the engine.
     """
     engine.check_policy(weights_sha256(checkpoint))
-    ledger = []
-    for rung in engine.manifest.rungs:
+    found = {}
+    for rung in engine.manifest.rungs if rungs is None else rungs:
         progress(f"{rung.method} at {rung.keep:g}")
-        ledger.append(_verify_rung(engine, checkpoint, rung, observations))
+        found[rung.method, rung.keep] = _verify_rung(engine, checkpoint, rung, observations)
+    known = {(parity.method, parity.keep): parity for parity in engine.manifest.parity} | found
+    places = [(rung.method, rung.keep) for rung in engine.manifest.rungs]
+    ledger = [known[place] for place in places if place in known]
     write_manifest(engine.folder, msgspec.structs.replace(engine.manifest, parity=ledger))
-    return ledger
+    return list(found.values())
 
 
 def judge(engine: Engine, parity: Parity) -> str | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.suites.grasp import Snapshot, corners, narrow_turn
 from sim.suites.instances import instances
+from sim.suites.libero.scene import SCENE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from sim.suites.libero.scene import Task
 
 LIFTED_M = 0.04
-_SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
+NEAR_M = 0.06  # between hand and object, or object and goal
+GRIPPER = "gripper"
 
 
 class Judge:
@@ -32,7 +33,6 @@ class Judge:
     def __init__(self, env: Any, data: Any) -> None:
         self._env, self._data = env, data
         problem = env.parsed_problem
-        self.instruction = " ".join(problem["language_instruction"])
         self.objects = tuple(env.objects_dict)
         self._goal = problem["goal_state"][0]
         self._asked = set(env.obj_of_interest) | {w for s in problem["goal_state"] for w in s}
@@ -52,9 +52,32 @@ class Judge:
 
     def instances(self, model: Any) -> tuple[Int32[np.ndarray, " geoms"], dict[int, str]]:
         """The instance of every geom, and the name of every instance; the robot is the last."""
-        names = (*self.objects, *self._env.fixtures_dict)
-        bodies = {name: self._env.obj_body_id[name] for name in names}
-        return instances(model, bodies, ("robot0_", "gripper0_", "mount0_"))
+        bodies = {name: self._env.obj_body_id[name] for name in self._things()}
+        hand = next(i for i in range(model.nbody) if model.body(i).name.startswith("gripper0_"))
+        return instances(model, {**bodies, GRIPPER: hand}, ("robot0_", "mount0_"))
+
+    def roles(self) -> dict[str, str]:
+        """Instances of what is asked for, of where it should go, and of the gripper."""
+        _, target, *places = self._goal
+        roles = {"object": self._thing_of(target), "gripper": GRIPPER}
+        return {**roles, "goal": self._thing_of(places[0])} if places else roles
+
+    def phase(self) -> str:
+        """`reach`, `grasp`, `carry` or `place`: what picking up and putting down asks for now."""
+        s = self.snapshot()
+        away = np.hypot(*(s.target - s.goal)[:2])
+        if s.touched == 2:
+            return "place" if away < NEAR_M else "carry"
+        if away < NEAR_M:
+            return "place"
+        return "grasp" if np.linalg.norm(s.hand - s.target) < NEAR_M else "reach"
+
+    def _things(self) -> tuple[str, ...]:
+        return (*self.objects, *self._env.fixtures_dict)
+
+    def _thing_of(self, place: str) -> str:
+        """The object or fixture that a place of a goal belongs to, e.g. a basket of its inside."""
+        return next((name for name in self._things() if place.startswith(name)), place)
 
     def snapshot(self) -> Snapshot:
         """What the expert reads of the present state."""
@@ -102,11 +125,10 @@ def other_instruction(tasks: Sequence[Task], task: int, judge: Judge, seed: int)
     Raises:
         ValueError: when the suite has none.
     """
-    others = [t.name for t in tasks if t != tasks[task] and _fits(t.name, tasks[task], judge)]
+    others = [t for t in tasks if t != tasks[task] and _fits(t.name, tasks[task], judge)]
     if not others:
         raise ValueError(f"no other task of this suite fits the scene of {tasks[task].name}")
-    name = others[np.random.default_rng(seed).integers(len(others))]
-    return _SCENE.sub("", name).replace("_", " ")
+    return others[np.random.default_rng(seed).integers(len(others))].instruction
 
 
 def _fits(name: str, task: Task, judge: Judge) -> bool:
@@ -116,5 +138,5 @@ def _fits(name: str, task: Task, judge: Judge) -> bool:
     if suite == "libero_object":
         target = name.removeprefix("pick_up_the_").removesuffix("_and_place_it_in_the_basket")
         return f"{target}_1" in judge.objects
-    scene = _SCENE.match(name)
+    scene = SCENE_PREFIX.match(name)
     return scene is not None and task.name.startswith(scene.group())

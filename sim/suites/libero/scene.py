@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 import types
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sim.render import decimate_xml
+from sim.meshes import decimate_xml
 from sim.suites.libero.convert import package
 from sim.suites.libero.spec import RATE_HZ, VIEW_SIZE, VIEWS
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from sim.render import RenderProfile
 
+SCENE_PREFIX = re.compile(r"^[A-Z_]+SCENE\d+_")
+ARM_SIGMA_RAD = 0.02  # robosuite's own noise on the first pose
 SCENE_SEED = 0  # the published evaluations call env.seed(0); it places what no joint holds
 
 
@@ -28,6 +31,14 @@ class Task(NamedTuple):
 
     name: str
     bddl: Path
+
+    @property
+    def instruction(self) -> str:
+        """What policies are told: the name's words, as the benchmark's `Task.language` has them.
+
+        The problem files' own sentences differ from it in 29 of 130 tasks.
+        """
+        return SCENE_PREFIX.sub("", self.name).replace("_", " ")
 
 
 def tasks_of(suite: str) -> list[Task]:
@@ -71,7 +82,7 @@ def build(task: Task, profile: RenderProfile) -> Any:
     parser: Any = importlib.import_module("libero.libero.envs.bddl_utils")
     kind = base.TASK_MAPPING[parser.get_problem_info(str(task.bddl))["problem_name"]]
     faces = profile.max_faces
-    reduce = partial(decimate_xml, max_faces=faces, spare_textured=True) if faces else str
+    reduce = partial(decimate_xml, max_faces=faces, keep_texture=True) if faces else str
 
     def initialize(self: Any, xml_string: str | None = None) -> None:
         kind._initialize_sim(self, reduce(xml_string or self.model.get_xml()))
@@ -97,6 +108,18 @@ def build(task: Task, profile: RenderProfile) -> Any:
     for observable in env._observables.values():  # read from the state where they are needed
         observable.set_enabled(False)
     return env
+
+
+def draw(env: Any, seed: int) -> np.ndarray:
+    """An initial state of the seed's own: objects in the problem file's regions, the arm near home.
+
+    The published states were drawn in this way, too.
+    """
+    np.random.seed(seed % 2**32)
+    env.reset()
+    joints = env.robots[0]._ref_joint_pos_indexes
+    env.sim.data._data.qpos[joints] += np.random.normal(0.0, ARM_SIGMA_RAD, len(joints))
+    return env.sim.get_state().flatten()
 
 
 def begin(env: Any, state: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from policy.openvla.platforms import PLATFORMS
 from policy.types import ActionSpec, Observation, ObservationSpec
 from sim.render import get_profile
-from sim.suites.base import SuiteSpec
+from sim.suites.base import EVAL_SEED_LIMIT, SuiteSpec
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -35,23 +35,29 @@ VIEW_SIZE = 256
 RATE_HZ = 20.0
 GRIPPER = "-1 open, +1 close"
 RENDER_PROFILE = "default"
+ROLES = ("object", "gripper", "goal")
 _PLATFORM = next(platform for platform in PLATFORMS if platform.name == "libero")
 
 
 class Place(NamedTuple):
-    """Where an episode begins: a task of the suite, and one of its 50 initial states."""
+    """Where an episode begins: a task of the suite, and one of its 50 initial states.
+
+    `state` is None where the scene is drawn from the problem file's regions instead.
+    """
 
     task: int
-    state: int
+    state: int | None
 
 
 def place_of(suite: str, seed: int) -> Place:
     """The episode of a seed: consecutive seeds walk through all tasks, then to the next state.
 
     Seeds 0 to 499 (4,499 for `libero_90`) are the published evaluation's episodes, each once.
+    Training seeds (from 100,000 on) begin in scenes of their own, so that nothing is trained on the
+    states that are evaluated.
     """
     state, task = divmod(seed, TASKS[suite])
-    return Place(task, state % STATES_PER_TASK)
+    return Place(task, state % STATES_PER_TASK if seed < EVAL_SEED_LIMIT else None)
 
 
 def libero_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
@@ -67,6 +73,8 @@ def libero_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
         action=ActionSpec(names, _PLATFORM.chunk, RATE_HZ, _PLATFORM.rotation, GRIPPER),
         max_steps=MAX_STEPS[suite],
         render_profile=get_profile(render_profile or RENDER_PROFILE).name,
+        roles=ROLES if suite == "libero_object" else (),
+        scenes=TASKS[suite],
     )
 
 

@@ -20,7 +20,7 @@ from sim.suites.dress import dress
 from sim.suites.libero.convert import STATES
 from sim.suites.libero.expert import expert_action
 from sim.suites.libero.judge import Judge, other_instruction
-from sim.suites.libero.scene import begin, build, load_benchmark, tasks_of
+from sim.suites.libero.scene import begin, build, draw, load_benchmark, tasks_of
 from sim.suites.libero.spec import (
     RATE_HZ,
     WAIT_ACTION,
@@ -78,13 +78,14 @@ class Libero:
         """Begin the episode of `seed`: its task, its initial state, ten steps of waiting."""
         task, state = place_of(self.spec.name, seed)
         self._load(task)
-        begin(self._env, self._states[state])
+        first = draw(self._env, seed) if state is None else self._states[state]
+        begin(self._env, first)
         fixed = self._model.body_pos.tobytes() + self._model.body_quat.tobytes()
-        content = self._tasks[task].bddl.read_bytes() + self._states[state].tobytes() + fixed
+        content = self._tasks[task].bddl.read_bytes() + first.tobytes() + fixed
         for _ in range(WAIT_STEPS):
             self._env.step(np.array(WAIT_ACTION))
         self._judge = Judge(self._env, self._data)
-        self._instruction = self._judge.instruction
+        self._instruction = self._tasks[task].instruction
         self._episode, self._steps = self._episode + 1, 0
         start = hashlib.sha256(content).hexdigest()
         return EpisodeStart(self._tasks[task].name, self._instruction, start)
@@ -126,6 +127,14 @@ class Libero:
     def grounding(self) -> dict[str, Float32[np.ndarray, " 3"]]:
         """World positions, metres, of `target` and, unless it is moved alone, of `goal`."""
         return self._judge.grounding()
+
+    def roles(self) -> dict[str, str]:
+        """Name in `segmentation` of the object, the gripper and the goal."""
+        return self._judge.roles()
+
+    def phase(self) -> str:
+        """What the task asks for now; `libero_object`'s tasks have the four of picking up."""
+        return self._judge.phase()
 
     def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
         """Instance mask of a view and the name of each id (0 is background)."""

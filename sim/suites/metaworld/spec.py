@@ -107,6 +107,7 @@ def metaworld_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
         action=ActionSpec(ACTION_NAMES, HORIZON, RATE_HZ, rotation="none"),
         max_steps=MAX_STEPS,
         render_profile=profile.name,
+        scenes=len(tasks_of(suite)),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import TYPE_CHECKING, NamedTuple
+
+from pruning.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -47,9 +48,8 @@ def parse_perturb(text: str) -> dict[str, float]:
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, size = part.partition(":")
         if name not in KINDS:
-            near = difflib.get_close_matches(name, KINDS, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise PerturbError(f"unknown perturbation {name!r}{hint}: there are {', '.join(KINDS)}")
+            hint = did_you_mean(name, KINDS, ", ") or ":"
+            raise PerturbError(f"unknown perturbation {name!r}{hint} there are {', '.join(KINDS)}")
         if name in sizes:
             raise PerturbError(f"perturbation {name} is named twice")
         sizes[name] = _size(name, size)

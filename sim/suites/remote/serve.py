@@ -18,6 +18,7 @@ REQUESTS = frozenset(
     (
         *("reset", "set_instruction", "alternative_instruction", "observe", "render"),
         *("step", "expert_action", "grounding", "segmentation", "project"),
+        *("roles", "phase"),
     )
 )
 

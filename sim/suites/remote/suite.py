@@ -119,6 +119,14 @@ class RemoteSuite:
         mask, names = self._ask("segmentation", view)
         return mask, names
 
+    def roles(self) -> dict[str, str]:
+        """Name in `segmentation` of each role, of a suite whose spec has some."""
+        return self._ask("roles")
+
+    def phase(self) -> str:
+        """What the task asks for now, of a suite whose spec has roles."""
+        return self._ask("phase")
+
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """One frame of a view at another size, for videos."""
         return self._ask("render", view, size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.render import decimate_xml
+from sim.meshes import decimate_xml
 from sim.suites.robosuite.spec import SETTLE_ACTION, SETTLE_STEPS
 from sim.suites.tabletop.spec import RATE_HZ
 
@@ -35,7 +35,7 @@ def build(scene: str, profile: RenderProfile) -> Any:
     module = importlib.import_module(f"robosuite.environments.manipulation.{_MODULES[scene]}")
     kind = getattr(module, scene)
     faces = profile.max_faces
-    reduce = partial(decimate_xml, max_faces=faces, spare_textured=True) if faces else None
+    reduce = partial(decimate_xml, max_faces=faces, keep_texture=True) if faces else None
 
     def initialize(self: Any, xml_string: str | None = None) -> None:
         if reduce is not None:

@@ -10,7 +10,8 @@ import mujoco
 import numpy as np
 
 from policy.types import Observation
-from sim.render import FrameRenderer, decimate_xml, get_profile
+from sim.meshes import decimate_xml
+from sim.render import FrameRenderer, get_profile
 from sim.suites.base import EpisodeStart, Scene, StepResult
 from sim.suites.camera import project
 from sim.suites.panda import proprioception
@@ -64,7 +65,11 @@ class Tabletop:
         self._view_size = view_size
         self._probe = Probe(self._model)
         self._upright = self._upright_hand()
-        self._episode, self._least_others = -1, 0
+        self._episode, self._least_others = -2, 0
+        self.reset(0)
+        # robosuite compiles its kernels when they are first used: seconds in a new environment,
+        # which a simulator has while it starts, and no episode has.
+        self.step(np.zeros(7, np.float32))
         self.reset(0)
 
     def reset(self, seed: int) -> EpisodeStart:

@@ -135,6 +135,7 @@ class Disk(BagWriter):
         super().write(*args)
 
 
+@pytest.mark.alone
 def test_control_never_waits_for_a_disk_that_hangs(tmp_path, monkeypatch):
     """F54: the queue is bounded, and the heartbeat on bytes tells."""
     monkeypatch.setattr(module, "STALLED_S", 0.2)

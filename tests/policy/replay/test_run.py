@@ -225,6 +225,7 @@ def test_mini_repeats_itself_dense_and_pruned():
     assert [len(t.kept(4)[0]) for t in first] == [144, 36, 36]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("steps", [100])
 def test_decoding_is_far_faster_than_real_time(tmp_path, steps):
     bag = makers.write_bag(tmp_path / "bag", steps)

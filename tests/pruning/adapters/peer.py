@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pruning.adapters.api import _family_of
+from pruning.adapters.api import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def layers_of(model: Any) -> Any:
-    family = _family_of(model)
+    family = family_of(model)
     return family.decoder(family.core(model)).layers
 
 

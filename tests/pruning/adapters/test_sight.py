@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pruning.adapters import prune
-from pruning.adapters.api import _family_of
+from pruning.adapters.api import family_of
 from pruning.adapters.tower import PatchTower
 from pruning.types import PruneContext
 from tests.pruning.adapters.models import CASES, IMAGE, VIDEO, batch, samples
@@ -83,7 +83,7 @@ def test_towers_are_seen_token_by_token(case: Any, model: Any) -> None:
 
 @torch.inference_mode()
 def test_patches_join_as_the_projector_joins_them(case: Any, model: Any) -> None:
-    family = _family_of(model)
+    family = family_of(model)
     tower = family.tower(family.core(model))
     if not isinstance(tower, PatchTower) or tower.merge == 1:
         pytest.skip("a token per patch, or patches side by side")

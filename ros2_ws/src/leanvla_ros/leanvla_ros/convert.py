@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped, Vector3
+from geometry_msgs.msg import Twist as TwistMessage
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from policy.robot.commands import Trajectory, Twist
@@ -63,12 +65,11 @@ def _matrix(rows: list, width: int) -> np.ndarray:
 
 
 def _twist(command: Twist) -> TwistStamped:
-    out = TwistStamped()
-    out.header.stamp, out.header.frame_id = to_time(command.stamp_s), command.frame_id
-    v = [float(value) for value in command.values]
-    out.twist.linear.x, out.twist.linear.y, out.twist.linear.z = v[:3]
-    out.twist.angular.x, out.twist.angular.y, out.twist.angular.z = v[3:]
-    return out
+    x, y, z, rx, ry, rz = command.values.tolist()
+    return TwistStamped(
+        header=Header(stamp=to_time(command.stamp_s), frame_id=command.frame_id),
+        twist=TwistMessage(linear=Vector3(x=x, y=y, z=z), angular=Vector3(x=rx, y=ry, z=rz)),
+    )
 
 
 def _trajectory(command: Trajectory) -> JointTrajectory:

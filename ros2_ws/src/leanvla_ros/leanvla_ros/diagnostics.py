@@ -68,6 +68,7 @@ def _inference(session: Session, rung: Rung, times: Mapping[str, Latest]) -> Che
     values = {
         "method": rung.method,
         "keep": f"{rung.keep:g}",
+        "engine": rung.runs_on,
         "warm_query_ms": f"{rung.warm_ms:.1f}",
         **{
             f"{name}_p{part:.0f}_ms": f"{latest.percentile(part / 100):.2f}"

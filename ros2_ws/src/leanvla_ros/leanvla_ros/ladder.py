@@ -27,12 +27,13 @@ class RungError(ValueError):
 
 @dataclass(frozen=True)
 class Rung:
-    """One method at one budget, and how long a query took once it was warm."""
+    """One method at one budget, how long a query took once it was warm, and what runs it."""
 
     method: str
     keep: float
     policy: Policy
     warm_ms: float
+    runs_on: str = ""
 
     @property
     def name(self) -> str:
@@ -72,7 +73,8 @@ class Ladder:
         self._rungs: dict[Key, Rung] = {}
         for method, keep in dict.fromkeys(rungs):
             policy = _load(source, method, keep, options)
-            self._rungs[method, keep] = Rung(method, keep, policy, _warm(policy, contract))
+            warm_ms, runs_on = _warm(policy, contract), str(getattr(policy, "runs_on", ""))
+            self._rungs[method, keep] = Rung(method, keep, policy, warm_ms, runs_on)
         self.current = self._rungs[rungs[0]]
 
     def switch(self, method: str, keep: float) -> Rung:

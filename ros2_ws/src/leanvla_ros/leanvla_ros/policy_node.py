@@ -312,6 +312,7 @@ class PolicyNode(LifecycleNode):
 
     def next_question(self) -> Question | None:
         """What to ask now, if anything."""
+        self._began_cpu_s = time.thread_time()
         with self._lock:
             if not self._open or self._session is None:
                 return None
@@ -325,7 +326,6 @@ class PolicyNode(LifecycleNode):
         """Decode, infer, answer; move at once where nothing was left to run."""
         rung, session = self._asked, self._the_session()
         policy = rung.policy
-        began_cpu_s = time.thread_time()
         try:
             observation = session.look(question)
             memory = policy.initial_state() if question.memory is None else question.memory
@@ -337,7 +337,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(f"query failed: {type(error).__name__}: {error}")
             return
         thought_s = time.perf_counter() - began_s
-        began_cpu_s += time.thread_time() - thinking_cpu_s
+        began_cpu_s = self._began_cpu_s + time.thread_time() - thinking_cpu_s
         with self._lock:
             due = session.answer(question, inference, now(self))
             outputs, going = self._outputs, self._open

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from policy.robot.session import Now
+
+RCLError = rclpy_implementation.RCLError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,8 +55,12 @@ def run(make: Callable[[], Leaving], args: Sequence[str] | None = None) -> int:
     changes nothing. A node that sets `exit_code` ends by itself.
     """
     sys.setswitchinterval(SWITCH_S)
-    heard = start(args)
-    node = make()
+    try:
+        heard = start(args)
+        node = make()
+    except RCLError as error:  # security that is asked for and cannot be had, for one
+        sys.stderr.write(f"cannot start: {error}\n")
+        return _end(FAILED)
     spin(node, heard)
     node.leave()
     time.sleep(0.1)  # lets the last message leave

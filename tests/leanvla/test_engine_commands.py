@@ -36,6 +36,7 @@ def ledger(capsys, command: list[str]) -> tuple[int, dict]:
 
 @pytest.mark.gl
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_engine_and_model_agree_over_an_episode(engine, capsys):
     """Exported and verified: the same tokens and actions in every query of a `tabletop` episode."""
     command = ["verify", str(engine), "--suite", "tabletop", "--observations", "400"]

@@ -141,7 +141,7 @@ def test_nothing_from_outside_becomes_markup(report):
     ("config", "words"),
     [
         (Rollout(truth=True, policy="expert"), "keeps no tokens"),
-        (Rollout(truth=True, suite="libero_object"), "does not say what its views show"),
+        (Rollout(truth=True, suite="metaworld_mt10"), "does not say what its views show"),
     ],
 )
 def test_truth_is_refused_where_there_is_none(config, words):

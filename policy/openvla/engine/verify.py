@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from engines.manifest import Parity, write_manifest
+from engines.manifest import Parity, read_manifest, write_manifest
 from engines.parity import StageLedger
 from policy.openvla.actions import BOUND_NAMES
 from policy.openvla.checkpoint import weights_sha256
@@ -71,10 +71,11 @@ def verify(
     for rung in engine.manifest.rungs if rungs is None else rungs:
         progress(f"{rung.method} at {rung.keep:g}")
         found[rung.method, rung.keep] = _verify_rung(engine, checkpoint, rung, observations)
-    known = {(parity.method, parity.keep): parity for parity in engine.manifest.parity} | found
+    standing = read_manifest(engine.folder)  # an earlier comparison may have written since
+    known = {(parity.method, parity.keep): parity for parity in standing.parity} | found
     places = [(rung.method, rung.keep) for rung in engine.manifest.rungs]
     ledger = [known[place] for place in places if place in known]
-    write_manifest(engine.folder, msgspec.structs.replace(engine.manifest, parity=ledger))
+    write_manifest(engine.folder, msgspec.structs.replace(standing, parity=ledger))
     return list(found.values())
 
 

@@ -35,10 +35,11 @@ def queries(message: DiagnosticArray) -> int:
 def test_two_cameras_in_commands_out(robot, recorded):
     """30 Hz, 2 x 256 x 256. Overhead is the node's own: decode to publish, without the policy.
 
-    Judged is processor time at the 99th percentile; where others ask for more than there are
-    cores, and leave caches full of their own at every wake, the median is, at three quarters. The
-    wall clock is judged where they were idle. What the whole process takes for an answer, with
-    receiving, listening to the guard, status and what falls between, is shown.
+    Judged is processor time: the median always, the 99th percentile where the cores are not asked
+    for by others, who leave caches full of their own at every wake. Two milliseconds are the aim
+    of an idle machine without a recorder; another is granted to a recorder, and to neighbours. The
+    wall clock is judged where the cores were idle. What the whole process takes for an answer,
+    with receiving, listening to the guard, status and what falls between, is shown.
     """
     idle = os.getloadavg()[0] < (os.cpu_count() or 1) / 2
     sizes = {f"cameras__{i}__{side}": 256 for i in (0, 1) for side in ("width", "height")}
@@ -61,7 +62,7 @@ def test_two_cameras_in_commands_out(robot, recorded):
     print("busy" if busy else "quiet", {k: v for k, v in seen.items() if k.endswith("_ms")})
     print(f"the whole process takes {whole_ms:.2f} ms of processor time for an answer")
     assert 0.0 < float(seen["overhead_cpu_p50_ms"]) < 1.5
-    assert busy or float(seen["overhead_cpu_p99_ms"]) < 2.0
+    assert busy or float(seen["overhead_cpu_p99_ms"]) < (2.0 if idle and not recorded else 3.0)
     assert not idle or float(seen["overhead_p50_ms"]) < 5.0
     # The status speaks under the stamp of the picture that the command answers.
     stamp = status[-1].header.stamp

@@ -189,7 +189,8 @@ def test_memory_does_not_grow_over_ten_thousand_frames(robot):
     busy = os.getloadavg()[0] > (os.cpu_count() or 1)
 
     def frames() -> int:
-        return weighings(node)[-1]["frames"]
+        weighed = weighings(node)
+        return weighed[-1]["frames"] if weighed else 0
 
     wait_for(lambda: frames() > 1000 or (busy and frames() > 300), 60.0, "warm")
     began, most, late_s = len(weighings(node)) - 1, frames() + 10_000, time.monotonic() + 60.0

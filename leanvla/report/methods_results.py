@@ -19,6 +19,7 @@ KEEPS = (0.25, 0.125, 0.0625)
 TASKS = ("scene_qa", "scene_clips", "needle")
 DENSE = ("dense", 1.0)
 _EMPTY = "An empty cell has not been measured"
+_NOTHING = "Not measured yet.\n"
 
 
 def add_runs(results: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +109,8 @@ def _scenes(listed: Sequence[str], measured: dict[str, Any]) -> str:
         "refuse a model whose layout lacks what it needs."
     )
     head = _head("Accuracy on `scene_qa`", measured, text)
+    if not cells:
+        return head + _NOTHING
     return head + _by_keep(listed, cells, KEEPS, _right)
 
 
@@ -120,7 +123,7 @@ def _needles(measured: dict[str, Any]) -> str:
     head = _head("Accuracy against length", {"command": measured["needles"]}, text)
     lengths = {x["seconds"]: x["prompt_tokens"] for run in runs for x in run["lengths"]}
     if not lengths:
-        return head + "Not measured yet.\n"
+        return head + _NOTHING
     heads = [f"{s:g} s, {lengths[s]:,} tokens" for s in sorted(lengths)]
     rows = []
     for run in runs:
@@ -142,7 +145,7 @@ def _times(listed: Sequence[str], measured: dict[str, Any]) -> str:
     )
     head = _head("Time of a choice", measured, text)
     if not counts:
-        return head + "Not measured yet.\n"
+        return head + _NOTHING
     # zoo_prune and others are timed under a spelling with fields: order by method, then as spelt.
     names = sorted({m for m, _ in cells}, key=lambda m: (_place(listed, m), m))
     rows = [[f"`{name}`", *(_took(cells.get((name, count))) for count in counts)] for name in names]

@@ -65,7 +65,7 @@ RECIPES = {
 }
 """Until the policy can drive: most of the learning happens where it is cheap. `mini-ar` goes on
 from `mini`, whose shapes it shares to the last tensor: it learns to read from left to right.
-`mini-suite` goes on from `mini` on another suite: about an hour of two cores, corrections included.
+`mini-suite` goes on from `mini` on another suite; by the speeds of `mini`, an hour of two cores.
 """
 
 CORRECTED = {

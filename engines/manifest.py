@@ -96,11 +96,14 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         keep: of the rung.
         observations: queries compared.
         kept_equal: queries in which engine and reference kept the same tokens.
-        action_max_abs: largest difference of a normalised action.
+        action_max_abs: largest difference of a normalised action, ties left out.
         first_action_max_abs: the same of the first row of a chunk alone.
         tolerance: what `action_max_abs` must not exceed.
         stages: by `stage.output`.
-        action_mean_abs: mean difference of a normalised action.
+        action_mean_abs: mean difference of a normalised action, ties left out.
+        kept_tied: queries in which other tokens were kept by right: the reference's own choice
+            hangs on the last digits of what it read.
+        tied_action_max_abs: largest difference of a normalised action in those.
     """
 
     method: str
@@ -112,6 +115,8 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: float
     stages: dict[str, Comparison]
     action_mean_abs: float = 0.0
+    kept_tied: int = 0
+    tied_action_max_abs: float = 0.0
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,7 +25,8 @@ class Verify:
     """Compare an engine with its model: every stage and whole queries, for every rung.
 
     Hashes are checked, then both run the same observations; the ledger in the engine's manifest is
-    written anew. With `--episodes` both act instead, and what is compared is success.
+    written anew. Other tokens kept are a miss, except in a tie: where rounding alone decides what
+    the model keeps. With `--episodes` both act instead, and what is compared is success.
 
     Attributes:
         engine: folder that `leanvla export` wrote, or the name of a policy that ships with graphs.
@@ -132,13 +133,24 @@ def _plain(engine: Engine, ledger: list[Parity], misses: list[str]) -> dict[str,
     }
 
 
+def _tie(parity: Parity) -> str:
+    if not parity.kept_tied:
+        return ""
+    return (
+        f"tie: {parity.method} at {parity.keep:g}: in {parity.kept_tied} of {parity.observations} "
+        "queries other tokens were kept only where rounding decides; actions of these differ by "
+        f"{parity.tied_action_max_abs:.2g}, and are not judged"
+    )
+
+
 def _show(engine: Engine, ledger: list[Parity], misses: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     table = Table(title=f"{engine.folder}: {engine.manifest.precision} engine beside its model")
-    for column in ("rung", "queries", "same kept", "action max", "first action", "least cosine"):
+    counts = ("queries", "same kept", "ties", "action max", "first action", "least cosine")
+    for column in ("rung", *counts):
         table.add_column(column, justify="left" if column == "rung" else "right")
     for parity in ledger:
         cosine = min(stage.cosine for stage in parity.stages.values())
@@ -146,10 +158,13 @@ def _show(engine: Engine, ledger: list[Parity], misses: list[str]) -> None:
             f"{parity.method} at {parity.keep:g}",
             str(parity.observations),
             str(parity.kept_equal),
+            str(parity.kept_tied),
             f"{parity.action_max_abs:.1e}",
             f"{parity.first_action_max_abs:.1e}",
             f"{cosine:.7f}",
         )
     console.print(table)
+    for tie in filter(None, map(_tie, ledger)):
+        console.print(tie, markup=False)
     for miss in misses:
         console.print(f"miss: {miss}", markup=False)

@@ -64,6 +64,31 @@ def test_another_network_in_the_engine_is_a_miss(engine, tmp_path, capsys):
     assert any("cosine" in miss for miss in found["misses"])
 
 
+def test_a_graph_that_chooses_other_tokens_is_a_miss_and_no_tie(engine, tmp_path, capsys):
+    """The least worth instead of the most: files agree, the choice does not; exit code 1."""
+    import onnx
+
+    folder = shutil.copytree(engine, tmp_path / "changed")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for path in folder.glob("select_vla_pruner*.onnx"):
+        graph = onnx.load(path, load_external_data=False)
+        for node in (node for node in graph.graph.node if node.op_type == "TopK"):
+            (largest,) = (each for each in node.attribute if each.name == "largest")
+            largest.i = 1 - largest.i
+        onnx.save(graph, path)
+        size = path.stat().st_size
+        manifest["files"][path.name] |= {"bytes": size, "sha256": sha256(path)}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    command = ["verify", str(folder), "--method", "vla_pruner", "--observations", "2"]
+    code, found = ledger(capsys, command)
+    assert code == 1
+    (rung,) = (each for each in found["ledger"] if each["method"] == "vla_pruner")
+    assert (rung["kept_equal"], rung["kept_tied"]) == (0, 0)
+    assert len(found["misses"]) == 1
+    assert main(command) == 1
+    assert "miss: vla_pruner at 0.25" in capsys.readouterr().out
+
+
 def test_infer_says_the_same_on_engine_and_checkpoint(engine, tmp_path, capsys):
     from PIL import Image
 

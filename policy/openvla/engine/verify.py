@@ -8,29 +8,30 @@ import msgspec
 import numpy as np
 
 from engines.manifest import Parity, read_manifest, write_manifest
-from engines.parity import StageLedger
 from policy.openvla.actions import BOUND_NAMES
 from policy.openvla.checkpoint import weights_sha256
 from policy.openvla.config import load_config
+from policy.openvla.engine.both import Both
 from policy.openvla.engine.plan import make_plan
 from policy.openvla.engine.policy import EnginePolicy
 from policy.openvla.engine.reference import Reference
+from policy.openvla.engine.ties import WatchedPruner, are_tied
 from policy.openvla.policy import OpenVLAPolicy
 from policy.types import Observation
 from pruning.registry import make_method
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from jaxtyping import Float32, UInt8
+    from jaxtyping import Float32, Float64, UInt8
 
     from engines.artefact import Engine
-    from engines.manifest import Rung
-    from engines.session import Session
+    from engines.manifest import Comparison, Rung
     from policy.openvla.config import OpenVLAConfig
 
-TOLERANCE = {"fp32": 1e-3}
+WHOLE = "fp32"
+TOLERANCE = {WHOLE: 1e-3}
 """Largest difference of a normalised action that is no miss. Rounding moves tokens to other bins:
 in a reduced precision actions are reported, and stages are judged."""
 WHOLE_RANGE = 2.0
@@ -51,7 +52,8 @@ def verify(
     """Compare rungs with the eager model on the same observations; writes the ledger.
 
     Memory between queries is the eager policy's own and the engine's own: a difference would grow.
-    What the ledger says of other rungs stays.
+    After a tie the engine goes on with the eager policy's, since the two differ by right. What the
+    ledger says of other rungs stays.
 
     Args:
         engine: the engine.
@@ -82,15 +84,15 @@ def verify(
 def judge(engine: Engine, parity: Parity) -> str | None:
     """What is wrong with a rung, in one sentence; None when nothing is.
 
-    In full precision actions and kept tokens must agree. In a reduced one stages must point the
-    same way; what it costs in actions is for rollouts to say.
+    In full precision actions and kept tokens must agree, ties apart. In a reduced one stages must
+    point the same way; what it costs in actions is for rollouts to say.
     """
     precision, name = engine.manifest.precision, f"{parity.method} at {parity.keep:g}"
     least = min(parity.stages.items(), key=lambda item: item[1].cosine)
     if least[1].cosine < LEAST_COSINE[precision]:
         return f"{name}: {least[0]} has cosine {least[1].cosine:.6f} to the eager model"
-    if precision == "fp32" and parity.kept_equal < parity.observations:
-        missed = parity.observations - parity.kept_equal
+    missed = parity.observations - parity.kept_equal - parity.kept_tied
+    if precision == WHOLE and missed:
         return f"{name}: other tokens kept in {missed} of {parity.observations} queries"
     if parity.action_max_abs > parity.tolerance:
         return (
@@ -123,61 +125,58 @@ def _verify_rung(
     mine = EnginePolicy(engine, method, key)
     prompt, fused = engine.manifest.prompt_tokens, "prefill" in rung.stages
     plan = make_plan(config, [rung.method], [rung.keep], prompt, fused=fused)
-    both = _Both(engine, Reference(checkpoint, config, plan))
-    mine.runtime.source = both
+    both = mine.runtime.source = Both(engine, Reference(checkpoint, config, plan))
     eager = OpenVLAPolicy.from_folder(checkpoint, method=method, unnorm_key=key)
+    watched = eager.runtime.pruner = WatchedPruner(eager.pruner)
+    tally, judges_kept = _Tally(), engine.manifest.precision == WHOLE
     state, eager_state = mine.initial_state(), eager.initial_state()
-    same, differences = 0, []
     for observation in observations:
+        both.begin()
+        watched.choices = []
         have, state, _ = mine.infer(observation, state)
         want, eager_state, _ = eager.infer(observation, eager_state)
-        differences.append(np.abs(have.normalized - want.normalized))
-        same += all(np.array_equal(a, b) for a, b in zip(have.kept, want.kept, strict=True))
-    return Parity(
-        method=rung.method,
-        keep=rung.keep,
-        observations=len(observations),
-        kept_equal=same,
-        action_max_abs=float(max(d.max() for d in differences)),
-        first_action_max_abs=float(max(d[0].max() for d in differences)),
-        tolerance=TOLERANCE.get(engine.manifest.precision, WHOLE_RANGE),
-        stages=both.ledger.worst,
-        action_mean_abs=float(np.mean(differences)),
-    )
+        equal = all(np.array_equal(a, b) for a, b in zip(have.kept, want.kept, strict=True))
+        unlike = judges_kept and not equal
+        tied = unlike and are_tied(watched.method, both.choices, watched.choices)
+        both.settle(tied=tied)
+        tally.add(np.abs(have.normalized - want.normalized), equal=equal, tied=tied)
+        state = eager_state if tied else state
+    tolerance = TOLERANCE.get(engine.manifest.precision, WHOLE_RANGE)
+    return tally.parity(rung, tolerance, both.ledger.worst)
 
 
-class _Both:
-    """Sessions that run the engine's stage and its reference on the same inputs."""
+class _Tally:
+    """Differences of actions, query by query; those of ties are kept apart."""
 
-    def __init__(self, engine: Engine, reference: Reference) -> None:
-        self.engine, self.reference, self.ledger = engine, reference, StageLedger()
+    def __init__(self) -> None:
+        self.equal = 0
+        self.judged: list[np.ndarray] = []
+        self.tied: list[np.ndarray] = []
 
-    def session(self, graph: str) -> Session:
-        return _BothSession(graph, self)
+    def add(self, difference: Float64[np.ndarray, "chunk dof"], *, equal: bool, tied: bool) -> None:
+        """Count one query."""
+        self.equal += equal
+        (self.tied if tied else self.judged).append(difference)
 
-    def load(self, graphs: Iterable[str]) -> None:
-        self.engine.load(graphs)
+    def parity(self, rung: Rung, tolerance: float, stages: dict[str, Comparison]) -> Parity:
+        """The ledger of these queries."""
+        return Parity(
+            method=rung.method,
+            keep=rung.keep,
+            observations=len(self.judged) + len(self.tied),
+            kept_equal=self.equal,
+            action_max_abs=_largest(self.judged),
+            first_action_max_abs=_largest(difference[:1] for difference in self.judged),
+            tolerance=tolerance,
+            stages=stages,
+            action_mean_abs=float(np.mean(self.judged)) if self.judged else 0.0,
+            kept_tied=len(self.tied),
+            tied_action_max_abs=_largest(self.tied),
+        )
 
 
-class _BothSession:
-    provider = "both"
-
-    def __init__(self, graph: str, both: _Both) -> None:
-        self._graph, self._ledger = graph, both.ledger
-        self._engine, self._reference = both.engine.session(graph), both.reference.session(graph)
-        self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        wanted = self._reference.inputs
-        # What the graph turned out not to read may be anything.
-        same = {n: feeds.get(n, np.ones(s.shape)).astype(s.dtype) for n, s in wanted.items()}
-        want = self._reference.run(same)
-        have = self._engine.run(feeds)
-        self._ledger.add(self._graph, have, want)
-        return have
-
-    def close(self) -> None:
-        """Both belong to somebody else."""
+def _largest(differences: Iterable[np.ndarray]) -> float:
+    return float(max((difference.max() for difference in differences), default=0.0))
 
 
 def _image(rng: np.random.Generator, side: int) -> UInt8[np.ndarray, "h w 3"]:

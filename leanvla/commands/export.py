@@ -24,7 +24,8 @@ class Export:
             checkpoint is written beside the engine, as OUT-checkpoint.
         layers: decoder layers of the shape, to fit a small machine; nothing else is scaled.
         tower_layers: blocks of each vision tower of the shape.
-        method: pruning methods, separated by commas; options after colons.
+        method: pruning methods, separated by commas; options after colons; `all` stands for every
+            one that can be a graph of this policy.
         keep: ratios of visual tokens that live, separated by commas.
         out: folder of the engine.
         precision: `fp32`, `fp16`, `bf16`; `int8` (weights of matrix products, for CPUs); with

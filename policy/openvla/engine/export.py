@@ -55,7 +55,7 @@ def export_policy(
     Args:
         checkpoint: folder in the published layout.
         out: engine folder; replaced when it is one already.
-        methods: pruning methods, with options after colons.
+        methods: pruning methods, with options after colons, or `all` that can be graphs.
         keeps: ratios of visual tokens that live; the dense model is always there.
         precision: a name of `PRECISIONS`.
         prompt_tokens: longest prompt without BOS; shorter ones are padded to it.

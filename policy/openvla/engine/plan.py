@@ -7,14 +7,16 @@ layers by all budgets of a method, the upper layers of a budget by all methods w
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import EngineError
 from engines.manifest import Rung
 from policy.openvla.engine.spans import AT_CUT, EXPORTED, TOWER, Span
 from policy.openvla.sequence import layout_of
+from pruning.base import MethodError
 from pruning.registry import all_methods, make_method
 from pruning.runtime import Pruner
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from pruning.base import Method
 
 DENSE = "dense"
+ALL = "all"
+"""Instead of a method's name: every method that can be a graph of the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def make_plan(
 
     Args:
         config: the checkpoint's architecture.
-        methods: pruning methods, with options after colons.
+        methods: pruning methods, with options after colons; `all` stands for every one that can be
+            a graph of this checkpoint.
         keeps: ratios of visual tokens that live.
         prompt: longest prompt, without BOS.
         float_type: in which tensors pass between stages.
@@ -70,11 +75,22 @@ def make_plan(
     """
     planner = _Planner(config, prompt, float_type, fused)
     planner.add(DENSE, 1.0)
-    for name in methods:
+    for name in _named(methods, config):
         for keep in keeps:
             if name != DENSE and keep != 1:
                 planner.add(name, keep)
     return Plan(planner.stages, planner.rungs)
+
+
+def exportable_methods(config: OpenVLAConfig) -> list[str]:
+    """Names of the methods that can be graphs of this checkpoint, `dense` left out."""
+    found = []
+    for name, kind in all_methods().items():
+        if name != DENSE and kind.exportable and not kind.adaptive:
+            with suppress(MethodError):  # it reads what this decoder lacks, or has no defaults
+                method = pruner_of(make_method(name, keep=0.5), config).method
+                found += [name] if method.needs <= EXPORTED else []
+    return found
 
 
 def fitted(method: Method, config: OpenVLAConfig) -> Method:
@@ -255,6 +271,12 @@ class _Planner:
     def _stage(self, name: str, make: Callable[[OpenVLAModel], StageModule]) -> str:
         self.stages.setdefault(name, make)
         return name
+
+
+def _named(methods: Sequence[str], config: OpenVLAConfig) -> list[str]:
+    """The methods by their own names, each once."""
+    named = [exportable_methods(config) if name == ALL else [name] for name in methods]
+    return list(dict.fromkeys(chain.from_iterable(named)))
 
 
 def _slug(name: str) -> str:

@@ -122,7 +122,7 @@ def run(config: Rollout) -> int:
 def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) -> int:
     from leanvla.commands.rollout_results import Results
 
-    results = Results(config, plan, store, spec.policy.notes)
+    results = Results(config, plan, store, spec.policy.notes, spec.policy.engines)
     if len(store) == plan.episodes and results.on_disk():
         _say(f"nothing to do: all {plan.episodes} episodes are in {config.out}")
         return results.show()

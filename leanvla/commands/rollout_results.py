@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from engines.profile.calibrate import product_flop_per_s
+from leanvla.commands.rollout_bound import tell_bounds
 from leanvla.commands.rollout_engine import annotate
 from leanvla.errors import CHECK_FAILED
 from leanvla.report.console import print_table
@@ -33,8 +36,10 @@ class Results:
         plan: Plan,
         store: EpisodeStore,
         notes: Mapping[Cell, str] | None = None,
+        engines: Mapping[Cell, str] | None = None,
     ) -> None:
         self._config, self._plan, self._store, self._notes = config, plan, store, notes or {}
+        self._engine_folders = engines or {}
         self._strips: list[Picture] = []
         self._videos: list[Picture] = []
 
@@ -124,7 +129,19 @@ class Results:
         suite, policy = self._config.suite, self._config.policy
         metrics = summarise(self._plan, self._store, suite=suite, policy=policy)
         annotate(metrics["runs"], self._notes)
+        tell_bounds(
+            metrics["runs"],
+            self._store.of,
+            self._config,
+            self._engine_folders,
+            lambda: self._flop_per_s,
+        )
         return {"schema": metrics["schema"], "notice": notice or None, "runs": metrics["runs"]}
+
+    @cached_property
+    def _flop_per_s(self) -> float:
+        """Measured once, so that the file and what is printed agree."""
+        return product_flop_per_s()
 
     def _check_repeats(self, films: list[Recording]) -> None:
         for film in films:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanvla.report.charts import Bar, Point, latency_bars, success_curves
 from leanvla.report.page import facts, image, page, paragraph, section, table, video
+from leanvla.report.rollout_torch import torch_section
 from leanvla.report.words import number, percent, points
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _document(
         f"<ul>{said}</ul>" if said else "",
         section("Results", _results(runs)),
         section("Where a query's time goes", *_latencies(runs)),
+        section("Engine and torch", *torch_section([(name(run), run) for run in runs])),
         section("Success against keep ratio", *keep_curves(runs)),
         section("Which tokens live", *_strips(overlays)),
         section("Episodes", *_videos(videos)),

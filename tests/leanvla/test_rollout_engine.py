@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from engines.errors import EngineError
+from engines.profile.calibrate import product_flop_per_s
 from leanvla.commands import rollout_engine
 from leanvla.commands.rollout import Rollout
+from leanvla.commands.rollout_bound import BOUNDED, tell_bounds
 from leanvla.commands.rollout_engine import annotate, with_engines
 from leanvla.commands.rollout_plan import make_plan, make_spec
 from leanvla.errors import EnvironmentFault, UsageError
+from leanvla.report.rollout_torch import torch_section
 from sim.metrics import summarise
 from sim.rollout.runner import Plan
 from sim.rollout.store import EpisodeStore
@@ -119,3 +123,53 @@ def test_a_cell_that_changed_its_runtime_on_resume_has_no_speedup(tmp_path):
         store.append(EpisodeRecord(1, "dense", 1.0, "success", query_ms=[9.0], engine="b"))
         (run,) = summarise(plan, store, suite="s", policy="p")["runs"]
     assert (run["engine"], run["speedup_p50"]) == ("a, b", None)
+
+
+def lengths(cell, engine, ms, kept):
+    """A record that tells how long its sequences were: `kept` in the upper four of six layers."""
+    mean = (2 * 352 + 4 * kept) / 6
+    return msgspec.structs.replace(
+        record(cell, engine, ms),
+        sequence_tokens=352,
+        kept_sequence_tokens=[kept],
+        layer_sequence_tokens=[mean],
+    )
+
+
+def test_a_run_on_an_engine_says_how_slow_torch_must_be(tmp_path):
+    """No torch runs in a rollout: the bound comes from counted products and a measured rate."""
+    folder = source(method="vla_pruner").engines[DENSE]
+    plan = Plan((DENSE, HALF, LOT), (0,))
+    with EpisodeStore(tmp_path / "episodes.jsonl") as store:
+        store.append(lengths(DENSE, BOUNDED, 20.0, 352))
+        store.append(lengths(HALF, BOUNDED, 10.0, 208))
+        store.append(record(LOT, "torch cpu float32", 30.0))
+        runs = summarise(plan, store, suite="s", policy="mini")["runs"]
+        engines = {DENSE: folder, HALF: folder}
+        tell_bounds(runs, store.of, Rollout(threads=2), engines, lambda: 50e9)
+    dense, half, lot = (run["torch_bound"] for run in runs)
+    assert lot is None
+    assert dense["macs"] > half["macs"] > 0
+    for bound, query_ms in ((dense, 20.0), (half, 10.0)):
+        assert bound["flop_per_s"] == 100e9
+        assert bound["least_ms"] == pytest.approx(2e3 * bound["macs"] / 100e9)
+        assert bound["wanted_torch_ms"] == pytest.approx(1.5 * query_ms)
+        assert bound["wanted_torch_rate"] == pytest.approx(bound["least_ms"] / (1.5 * query_ms))
+        assert bound["command"] == (
+            "leanvla profile --engine mini --torch --method vla_pruner --keep 0.5"
+        )
+    shown = "".join(torch_section([("dense", runs[0]), ("random", runs[2])]))
+    assert "torch was not run here" in shown
+    assert dense["command"] in shown
+    assert f"<td>{dense['least_ms']:.2f}</td>" in shown
+    assert torch_section([("random", runs[2])]) == ()
+
+
+def test_nothing_is_measured_where_no_float32_engine_ran(tmp_path):
+    plan = Plan((DENSE,), (0,))
+    with EpisodeStore(tmp_path / "episodes.jsonl") as store:
+        store.append(lengths(DENSE, "onnxruntime cpu int8", 20.0, 352))
+        runs = summarise(plan, store, suite="s", policy="mini")["runs"]
+        tell_bounds(runs, store.of, Rollout(), {}, lambda: pytest.fail("measured for nothing"))
+    assert runs[0]["torch_bound"] is None
+    assert product_flop_per_s(tries=1) > 1e8

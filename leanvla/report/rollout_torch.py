@@ -1,0 +1,57 @@
+"""What a rollout's report says of its engine beside torch, which did not run."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from leanvla.report.page import paragraph, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Run = Mapping[str, Any]
+
+HEADS = ("", "engine p50 ms", "GMAC", "least ms", "torch must take ms", "of the rate")
+
+
+def torch_section(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
+    """A sentence, a table and the commands that measure; nothing when no engine was bounded.
+
+    Args:
+        runs: names and entries of `metrics.json`.
+    """
+    told = [(name, run) for name, run in runs if run.get("torch_bound")]
+    if not told:
+        return ()
+    bound = told[0][1]["torch_bound"]
+    text = (
+        "torch was not run here, so nothing was measured of its ratio to the engine. Both compute "
+        "the same products. Least is the time that these take at "
+        f"{bound['flop_per_s'] / 1e9:.0f} GFLOP/s, which numpy reached on large float32 matrices "
+        "on this processor; no float32 runtime is faster than that. So the engine is as many times "
+        "as fast as torch as torch's time is above least, at most. For the engine to be "
+        f"{bound['wanted']:g}× as fast, torch must need the time of the next column, and so reach "
+        "no more of that rate than the last one says; where it reaches more, the engine is not. "
+        "Engine times are wall time beside everything else that ran; a least time above them "
+        "means that the machine was busier when its rate was measured. What measures the ratio:"
+    )
+    commands = "".join(f"<li><code>{escape(each)}</code></li>" for each in _commands(told))
+    rows = [_row(name, run) for name, run in told]
+    return paragraph(text), f"<ul>{commands}</ul>", table(HEADS, rows)
+
+
+def _row(name: str, run: Run) -> list[str]:
+    bound = run["torch_bound"]
+    return [
+        escape(name),
+        f"{run['query_latency_ms']['p50']:.2f}",
+        f"{bound['macs'] / 1e9:.3f}",
+        f"{bound['least_ms']:.2f}",
+        f"{bound['wanted_torch_ms']:.2f}",
+        f"{bound['wanted_torch_rate']:.0%}",
+    ]
+
+
+def _commands(told: Iterable[tuple[str, Run]]) -> list[str]:
+    return list(dict.fromkeys(run["torch_bound"]["command"] for _, run in told))

@@ -5,7 +5,7 @@ with the candidate whose nearest other candidate is farthest away, then keep add
 whose nearest *chosen* one is farthest away. Each round only lowers the distances with one row, so
 `k` of `c` candidates cost O(c k) after the distance matrix.
 
-Three formulations choose identical sets: compiled loops on the candidates alone (CPU with numba),
+Three formulations choose the same sets: compiled loops on the candidates alone (CPU with numba),
 the same in numpy, and torch with static shapes and no look at any value (accelerators, export). All
 ties go to the lowest index.
 """
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 TINY = 1e-30
 """Least squared norm: the cosine with an all-zero token is 0, not NaN."""
+
+LARGE = 1 << 15
+"""Numbers in a view from which BLAS's symmetric product pays for one call per view."""
 
 
 def max_min(
@@ -54,19 +57,23 @@ def max_min(
     masks = np.ascontiguousarray(candidates.numpy())
     kept = np.empty((len(masks), k), np.int64)
     loops = compiled(_loops)
-    if loops is not None:
+    if loops is not None and embeddings[0].size < LARGE:
         loops(embeddings, masks, kept)
         return torch.from_numpy(kept)
+    choose = compiled(greedy_loops) or greedy
     for group, mask in enumerate(masks):
         pool = np.flatnonzero(mask)
         if pool.size > k:
-            pool = pool[greedy(_distances(embeddings[group, pool]), k)]
+            # Whole views are not copied: one of 576 tokens of width 4096 is 9 MB.
+            rows = embeddings[group] if pool.size == mask.size else embeddings[group, pool]
+            pool = pool[choose(rows @ rows.T, k)]  # one buffer twice: syrk, exactly symmetric
         kept[group] = pool
     return torch.from_numpy(kept)
 
 
-def greedy(distance: Float32[np.ndarray, "c c"], k: int) -> list[np.int64]:
-    """Greedy max-min over one symmetric distance matrix: `k` positions, sorted. Eats the matrix."""
+def greedy(gram: Float32[np.ndarray, "c c"], k: int) -> list[np.int64]:
+    """Greedy max-min from all inner products: `k` positions, sorted. Eats the matrix."""
+    distance = _distances(gram)
     diagonal = distance.reshape(-1)[:: len(distance) + 1]
     diagonal[:] = np.inf
     first = distance.min(axis=0).argmax()
@@ -136,8 +143,31 @@ def _row_picker(
     return lambda token: functional.embedding(token + start if groups > 1 else token, table)
 
 
-def _distances(features: Float32[np.ndarray, "c d"]) -> Float32[np.ndarray, "c c"]:
-    gram = features @ features.T  # the same buffer twice: BLAS syrk, symmetric by construction
+def greedy_loops(gram: Float32[np.ndarray, "c c"], k: int) -> Int64[np.ndarray, " k"]:
+    """`greedy` spelt out for the compiler: distances are made row by row as they are wanted."""
+    count, one = len(gram), np.float32(1.0)
+    inverse, gap = np.empty(count, np.float32), np.full(count, np.inf, np.float32)
+    for a in range(count):
+        inverse[a] = one / np.sqrt(max(gram[a, a], np.float32(TINY)))
+        gram[a, a] = -np.inf  # farther than anything: nobody is its own neighbour
+    for a in range(count):
+        for b in range(count):
+            distance = one - gram[a, b] * (inverse[a] * inverse[b])
+            gap[b] = distance if distance < gap[b] else gap[b]
+    token = gap.argmax()
+    gap[:] = np.inf
+    chosen = np.zeros(count, np.bool_)
+    for _ in range(k):
+        chosen[token] = True
+        gap[token] = -np.inf
+        for b in range(count):
+            distance = one - gram[token, b] * (inverse[token] * inverse[b])
+            gap[b] = distance if distance < gap[b] else gap[b]
+        token = gap.argmax()
+    return np.flatnonzero(chosen)
+
+
+def _distances(gram: Float32[np.ndarray, "c c"]) -> Float32[np.ndarray, "c c"]:
     inverse = 1.0 / np.sqrt(np.maximum(gram.diagonal(), np.float32(TINY)))
     gram *= np.multiply.outer(inverse, inverse)
     return np.subtract(np.float32(1.0), gram, out=gram)

@@ -12,12 +12,12 @@ ties go to the lowest index.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pruning.jit import compiled
-from pruning.topk import host_array, on_host, traced
+from pruning.topk import host_array, on_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ def max_min(
     candidates: Bool[Tensor, "g n"],
     k: int,
     bf16: bool = False,
+    most: int | None = None,
 ) -> Int64[Tensor, "g k"]:
     """Sorted indices of the `k` most diverse candidates of every group.
 
@@ -47,11 +48,16 @@ def max_min(
         candidates: which tokens may be chosen.
         k: tokens to choose.
         bf16: round the distances to bfloat16, as VLA-Pruner's release does.
+        most: no group has more candidates, so static shapes need not be larger; none for all.
     """
     import torch
 
     if bf16 or not on_host(features):
-        return greedy_static(distances(features, bf16), candidates, k)
+        if most is None or most >= features.shape[1]:
+            return greedy_static(distances(features, bf16), candidates, k)
+        index, real = _packed(candidates, most)
+        rows = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        return index.gather(1, greedy_static(distances(rows, bf16), real, k))
     # The host reads the group's candidates alone: at half the tokens, a quarter of the matrix.
     embeddings = np.ascontiguousarray(host_array(features))
     masks = np.ascontiguousarray(candidates.numpy())
@@ -117,30 +123,39 @@ def greedy_static(
     others = candidates.unsqueeze(1) & ~itself
     nearest = distance.masked_fill(~others, always).amin(-1).masked_fill(~candidates, never)
     row = _row_picker(distance.masked_fill(itself, never))
-    chosen = [nearest.argmax(-1)]
+    chosen = [nearest.argmax(-1, keepdim=True)]
     nearest = torch.full_like(nearest, always).masked_fill(~candidates, never)
     for _ in range(k - 1):
         nearest = torch.minimum(nearest, row(chosen[-1]))
-        chosen.append(nearest.argmax(-1))
-    return torch.cat(chosen).view(k, -1).mT.contiguous().sort(-1).values
+        chosen.append(nearest.argmax(-1, keepdim=True))
+    return torch.cat(chosen, -1).sort(-1).values
+
+
+def _packed(
+    candidates: Bool[Tensor, "g n"], most: int
+) -> tuple[Int64[Tensor, "g m"], Bool[Tensor, "g m"]]:
+    """Indices of the candidates in ascending order, filled up with others, and which are real."""
+    import torch
+
+    n = candidates.shape[1]
+    before = torch.arange(n, device=candidates.device, dtype=torch.float32)
+    ranks = torch.where(candidates, -before + n, -before - 1.0).topk(most, dim=-1)
+    return ranks.indices, ranks.values > 0
 
 
 def _row_picker(
     distance: Float[Tensor, "g n n"],
-) -> Callable[[Int64[Tensor, " g"]], Float[Tensor, "g n"]]:
-    """Gives the row of one token of every group.
-
-    Traced, that is two nodes of a graph instead of five; eager, one kernel and not two.
-    """
+) -> Callable[[Int64[Tensor, "g 1"]], Float[Tensor, "g n"]]:
+    """Gives the row of one token of every group: one kernel eager, one node of a graph."""
     import torch
-    from torch.nn import functional
 
     groups, n = distance.shape[:2]
-    if not traced(distance):
-        return lambda token: distance.gather(1, token.view(-1, 1, 1).expand(-1, 1, n)).squeeze(1)
-    table, start = distance.flatten(0, 1), torch.arange(groups, device=distance.device) * n
-    # An embedding: the exporter puts no reshape before that gather.
-    return lambda token: functional.embedding(token + start if groups > 1 else token, table)
+    if not torch.onnx.is_in_onnx_export():
+        return lambda token: distance.gather(1, token.unsqueeze(-1).expand(-1, 1, n)).squeeze(1)
+    each_alone: dict[str, Any] = {"batch_dims": 1}
+    return lambda token: torch.onnx.ops.symbolic(
+        "GatherND", (distance, token), each_alone, dtype=distance.dtype, shape=(groups, n)
+    )
 
 
 def greedy_loops(gram: Float32[np.ndarray, "c c"], k: int) -> Int64[np.ndarray, " k"]:

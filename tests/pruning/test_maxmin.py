@@ -41,6 +41,13 @@ def as_if_large(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Te
         return max_min(features, masks, k)
 
 
+def packed(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Tensor:
+    """Static shapes that are no larger than the largest group of candidates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pruning.maxmin.on_host", lambda tensor: False)
+        return max_min(features, masks, k, most=int(masks.sum(-1).max()))
+
+
 def without_numba(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Tensor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pruning.maxmin.compiled", lambda loop: None)
@@ -55,6 +62,7 @@ def test_exact_inner_products_match_the_reference_ties_included(problem: tuple) 
     assert as_if_large(features, masks, k).tolist() == want
     assert without_numba(features, masks, k).tolist() == want
     assert greedy_static(distances(features), masks, k).tolist() == want
+    assert packed(features, masks, k).tolist() == want
 
 
 @given(problems(integer=False))
@@ -67,6 +75,7 @@ def test_real_features_match_the_reference(problem: tuple) -> None:
     assert as_if_large(features, masks, k).tolist() == want
     assert without_numba(features, masks, k).tolist() == want
     assert greedy_static(distances(features), masks, k).tolist() == want
+    assert packed(features, masks, k).tolist() == want
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(144, 192, 36), (256, 192, 32), (256, 1024, 128)])

@@ -28,8 +28,8 @@ PASSES = {"zoo_prune": "zoo_prune:directions=1"}
 """Spelt with fewer passes through the model, which are counted apart."""
 
 VARIANTS = (
-    "divprune:sketch=256",
-    "mmtok:sketch=256",
+    "divprune:sketch=128",
+    "mmtok:sketch=128",
     "sparsevlm:recycled=0.3",
     "vla_pruner:release",
 )

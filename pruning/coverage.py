@@ -33,7 +33,7 @@ def max_coverage(weights: Float[Tensor, "g r n"], k: int) -> Int64[Tensor, "g k"
     if not on_host(weights):
         return coverage_static(weights, k)
     columns = np.ascontiguousarray(host_array(weights).swapaxes(1, 2))
-    choose = compiled(coverage_loops) or coverage_lazy
+    choose = compiled(coverage_loops, reorder=True) or coverage_lazy
     return torch.from_numpy(np.sort(np.stack([choose(group, k) for group in columns])))
 
 

@@ -10,17 +10,21 @@ if TYPE_CHECKING:
 
 
 @cache
-def compiled(loop: Callable[..., Any]) -> Callable[..., Any] | None:
+def compiled(loop: Callable[..., Any], *, reorder: bool = False) -> Callable[..., Any] | None:
     """The machine code of a loop over numpy arrays; None without numba.
 
     Compiled on its first call, which takes a second or two, and kept on disk beside its source.
-    Sums may be reordered, once and for all: equal arrays still have equal sums.
+
+    Args:
+        loop: the function to compile.
+        reorder: sums and products may be reordered, once and for all, so that sums become vector
+            code. Equal arrays still have equal sums, but `a * (b * c)` may lose its symmetry.
     """
     try:
         import numba
     except ImportError:
         return None
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "nsz"}}
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "nsz"} if reorder else False}
     try:
         return numba.njit(cache=True, **options)(loop)
     except RuntimeError:  # nowhere to keep it: a read-only installation

@@ -5,19 +5,19 @@ with the candidate whose nearest other candidate is farthest away, then keep add
 whose nearest *chosen* one is farthest away. Each round only lowers the distances with one row, so
 `k` of `c` candidates cost O(c k) after the distance matrix.
 
-Three formulations choose identical sets: compiled loops on the candidates alone (CPU with numba),
+Three formulations choose the same sets: compiled loops on the candidates alone (CPU with numba),
 the same in numpy, and torch with static shapes and no look at any value (accelerators, export). All
 ties go to the lowest index.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pruning.jit import compiled
-from pruning.topk import host_array, on_host, traced
+from pruning.topk import host_array, on_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 TINY = 1e-30
 """Least squared norm: the cosine with an all-zero token is 0, not NaN."""
 
+LARGE = 1 << 15
+"""Numbers in a view from which BLAS's symmetric product pays for one call per view."""
+
 
 def max_min(
     features: Float[Tensor, "g n d"],
     candidates: Bool[Tensor, "g n"],
     k: int,
     bf16: bool = False,
+    most: int | None = None,
 ) -> Int64[Tensor, "g k"]:
     """Sorted indices of the `k` most diverse candidates of every group.
 
@@ -44,29 +48,38 @@ def max_min(
         candidates: which tokens may be chosen.
         k: tokens to choose.
         bf16: round the distances to bfloat16, as VLA-Pruner's release does.
+        most: no group has more candidates, so static shapes need not be larger; none for all.
     """
     import torch
 
     if bf16 or not on_host(features):
-        return greedy_static(distances(features, bf16), candidates, k)
+        if most is None or most >= features.shape[1]:
+            return greedy_static(distances(features, bf16), candidates, k)
+        index, real = _packed(candidates, most)
+        rows = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        return index.gather(1, greedy_static(distances(rows, bf16), real, k))
     # The host reads the group's candidates alone: at half the tokens, a quarter of the matrix.
     embeddings = np.ascontiguousarray(host_array(features))
     masks = np.ascontiguousarray(candidates.numpy())
     kept = np.empty((len(masks), k), np.int64)
     loops = compiled(_loops)
-    if loops is not None:
+    if loops is not None and embeddings[0].size < LARGE:
         loops(embeddings, masks, kept)
         return torch.from_numpy(kept)
+    choose = compiled(greedy_loops) or greedy
     for group, mask in enumerate(masks):
         pool = np.flatnonzero(mask)
         if pool.size > k:
-            pool = pool[greedy(_distances(embeddings[group, pool]), k)]
+            # Whole views are not copied: one of 576 tokens of width 4096 is 9 MB.
+            rows = embeddings[group] if pool.size == mask.size else embeddings[group, pool]
+            pool = pool[choose(rows @ rows.T, k)]  # one buffer twice: syrk, exactly symmetric
         kept[group] = pool
     return torch.from_numpy(kept)
 
 
-def greedy(distance: Float32[np.ndarray, "c c"], k: int) -> list[np.int64]:
-    """Greedy max-min over one symmetric distance matrix: `k` positions, sorted. Eats the matrix."""
+def greedy(gram: Float32[np.ndarray, "c c"], k: int) -> list[np.int64]:
+    """Greedy max-min from all inner products: `k` positions, sorted. Eats the matrix."""
+    distance = _distances(gram)
     diagonal = distance.reshape(-1)[:: len(distance) + 1]
     diagonal[:] = np.inf
     first = distance.min(axis=0).argmax()
@@ -110,34 +123,66 @@ def greedy_static(
     others = candidates.unsqueeze(1) & ~itself
     nearest = distance.masked_fill(~others, always).amin(-1).masked_fill(~candidates, never)
     row = _row_picker(distance.masked_fill(itself, never))
-    chosen = [nearest.argmax(-1)]
+    chosen = [nearest.argmax(-1, keepdim=True)]
     nearest = torch.full_like(nearest, always).masked_fill(~candidates, never)
     for _ in range(k - 1):
         nearest = torch.minimum(nearest, row(chosen[-1]))
-        chosen.append(nearest.argmax(-1))
-    return torch.cat(chosen).view(k, -1).mT.contiguous().sort(-1).values
+        chosen.append(nearest.argmax(-1, keepdim=True))
+    return torch.cat(chosen, -1).sort(-1).values
+
+
+def _packed(
+    candidates: Bool[Tensor, "g n"], most: int
+) -> tuple[Int64[Tensor, "g m"], Bool[Tensor, "g m"]]:
+    """Indices of the candidates in ascending order, filled up with others, and which are real."""
+    import torch
+
+    n = candidates.shape[1]
+    before = torch.arange(n, device=candidates.device, dtype=torch.float32)
+    ranks = torch.where(candidates, -before + n, -before - 1.0).topk(most, dim=-1)
+    return ranks.indices, ranks.values > 0
 
 
 def _row_picker(
     distance: Float[Tensor, "g n n"],
-) -> Callable[[Int64[Tensor, " g"]], Float[Tensor, "g n"]]:
-    """Gives the row of one token of every group.
-
-    Traced, that is two nodes of a graph instead of five; eager, one kernel and not two.
-    """
+) -> Callable[[Int64[Tensor, "g 1"]], Float[Tensor, "g n"]]:
+    """Gives the row of one token of every group: one kernel eager, one node of a graph."""
     import torch
-    from torch.nn import functional
 
     groups, n = distance.shape[:2]
-    if not traced(distance):
-        return lambda token: distance.gather(1, token.view(-1, 1, 1).expand(-1, 1, n)).squeeze(1)
-    table, start = distance.flatten(0, 1), torch.arange(groups, device=distance.device) * n
-    # An embedding: the exporter puts no reshape before that gather.
-    return lambda token: functional.embedding(token + start if groups > 1 else token, table)
+    if not torch.onnx.is_in_onnx_export():
+        return lambda token: distance.gather(1, token.unsqueeze(-1).expand(-1, 1, n)).squeeze(1)
+    each_alone: dict[str, Any] = {"batch_dims": 1}
+    return lambda token: torch.onnx.ops.symbolic(
+        "GatherND", (distance, token), each_alone, dtype=distance.dtype, shape=(groups, n)
+    )
 
 
-def _distances(features: Float32[np.ndarray, "c d"]) -> Float32[np.ndarray, "c c"]:
-    gram = features @ features.T  # the same buffer twice: BLAS syrk, symmetric by construction
+def greedy_loops(gram: Float32[np.ndarray, "c c"], k: int) -> Int64[np.ndarray, " k"]:
+    """`greedy` spelt out for the compiler: distances are made row by row as they are wanted."""
+    count, one = len(gram), np.float32(1.0)
+    inverse, gap = np.empty(count, np.float32), np.full(count, np.inf, np.float32)
+    for a in range(count):
+        inverse[a] = one / np.sqrt(max(gram[a, a], np.float32(TINY)))
+        gram[a, a] = -np.inf  # farther than anything: nobody is its own neighbour
+    for a in range(count):
+        for b in range(count):
+            distance = one - gram[a, b] * (inverse[a] * inverse[b])
+            gap[b] = distance if distance < gap[b] else gap[b]
+    token = gap.argmax()
+    gap[:] = np.inf
+    chosen = np.zeros(count, np.bool_)
+    for _ in range(k):
+        chosen[token] = True
+        gap[token] = -np.inf
+        for b in range(count):
+            distance = one - gram[token, b] * (inverse[token] * inverse[b])
+            gap[b] = distance if distance < gap[b] else gap[b]
+        token = gap.argmax()
+    return np.flatnonzero(chosen)
+
+
+def _distances(gram: Float32[np.ndarray, "c c"]) -> Float32[np.ndarray, "c c"]:
     inverse = 1.0 / np.sqrt(np.maximum(gram.diagonal(), np.float32(TINY)))
     gram *= np.multiply.outer(inverse, inverse)
     return np.subtract(np.float32(1.0), gram, out=gram)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.base import MethodError
+from pruning.jit import compiled
+from pruning.topk import host_array, on_host
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float32
@@ -50,6 +52,9 @@ def sketch(features: Float[Tensor, "g n d"], width: int | None) -> Float[Tensor,
         return features
     if dims > _MOST:
         raise MethodError(f"embeddings have {dims} dimensions: sketch folds up to {_MOST}")
+    loops = compiled(_fold_loops) if on_host(features) else None
+    if loops is not None:
+        return torch.from_numpy(loops(np.ascontiguousarray(host_array(features)), _SIGNS, width))
     signs = torch.from_numpy(_SIGNS).to(features.device)
     folded = torch.zeros(*features.shape[:-1], width, device=features.device)
     for start in range(0, dims, width):
@@ -59,6 +64,23 @@ def sketch(features: Float[Tensor, "g n d"], width: int | None) -> Float[Tensor,
         if short:
             part, sign = pad(part, (0, short)), pad(sign, (0, short))
         folded = torch.addcmul(folded, part, sign)
+    return folded
+
+
+def _fold_loops(
+    features: Float32[np.ndarray, "g n d"], signs: Float32[np.ndarray, " most"], width: int
+) -> Float32[np.ndarray, "g n w"]:
+    """One pass over the embeddings; sums in the same order as in torch, so the same bits."""
+    groups, count, dims = features.shape
+    folded = np.zeros((groups, count, width), np.float32)
+    for group in range(groups):
+        for token in range(count):
+            places, row = folded[group, token], features[group, token]
+            for start in range(0, dims, width):
+                # Slices, whose ends need no test within the loop: it becomes vector code.
+                part, sign = row[start : start + width], signs[start : start + width]
+                for place in range(len(part)):
+                    places[place] += sign[place] * part[place]
     return folded
 
 

@@ -140,7 +140,7 @@ def _times(listed: Sequence[str], measured: dict[str, Any]) -> str:
         "One choice of a quarter of the tokens, width 4096, on one thread"
         f"{' of ' + measured['cpu'] if measured.get('cpu') else ''}: processor time, median, and "
         "its share of the dense prefill of a 7 B decoder on the same thread. Attention rows, "
-        "towers and projectors are not in it. `sketch=256` folds the embeddings before they are "
+        "towers and projectors are not in it. `sketch=128` folds the embeddings before they are "
         "compared, which changes the kept set."
     )
     head = _head("Time of a choice", measured, text)

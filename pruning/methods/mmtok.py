@@ -70,5 +70,6 @@ class MMTok(Method):
             said = ctx.text_mask.unsqueeze(-1).to(asked.dtype)
             asked = asked * said / said.sum(1, keepdim=True).clamp_min(1)
         tower = sketch(part(ctx, "tower_features"), self.sketch)
-        seen = (cosines(tower) / self.vision_temperature).softmax(-1) / n
-        return Selection(max_coverage(torch.cat([asked, self.alpha * seen], 1), ctx.keep))
+        # Rows as columns: cosines are symmetric, and greedy coverage reads column after column.
+        seen = (cosines(tower) / self.vision_temperature).softmax(-2) * (self.alpha / n)
+        return Selection(max_coverage(torch.cat([asked.mT, seen], -1).mT, ctx.keep))

@@ -34,6 +34,20 @@ def expected(features: torch.Tensor, masks: torch.Tensor, k: int) -> list[list[i
     ]
 
 
+def as_if_large(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Tensor:
+    """A call for every view, as where a view is large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pruning.maxmin.LARGE", 0)
+        return max_min(features, masks, k)
+
+
+def packed(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Tensor:
+    """Static shapes that are no larger than the largest group of candidates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pruning.maxmin.on_host", lambda tensor: False)
+        return max_min(features, masks, k, most=int(masks.sum(-1).max()))
+
+
 def without_numba(features: torch.Tensor, masks: torch.Tensor, k: int) -> torch.Tensor:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pruning.maxmin.compiled", lambda loop: None)
@@ -45,8 +59,10 @@ def test_exact_inner_products_match_the_reference_ties_included(problem: tuple) 
     features, masks, k = problem
     want = expected(*problem)
     assert max_min(features, masks, k).tolist() == want
+    assert as_if_large(features, masks, k).tolist() == want
     assert without_numba(features, masks, k).tolist() == want
     assert greedy_static(distances(features), masks, k).tolist() == want
+    assert packed(features, masks, k).tolist() == want
 
 
 @given(problems(integer=False))
@@ -56,8 +72,10 @@ def test_real_features_match_the_reference(problem: tuple) -> None:
     assume(features.shape[-1] > 1)  # in one dimension every cosine is 1 or -1 up to rounding
     want = expected(*problem)
     assert max_min(features, masks, k).tolist() == want
+    assert as_if_large(features, masks, k).tolist() == want
     assert without_numba(features, masks, k).tolist() == want
     assert greedy_static(distances(features), masks, k).tolist() == want
+    assert packed(features, masks, k).tolist() == want
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(144, 192, 36), (256, 192, 32), (256, 1024, 128)])
@@ -111,9 +129,9 @@ def test_order_of_candidates_does_not_matter(seed: int) -> None:
     matrix = reference.cosine_distance(features)
     gaps = (matrix + np.diag(np.full(12, np.inf, np.float32))).min(0)
     assume((gaps == gaps.max()).sum() == 1)  # a tied start is settled by index, so by order
-    shuffle = rng.permutation(12)
-    kept = greedy(matrix.copy(), 5)
-    moved = greedy(np.ascontiguousarray(matrix[np.ix_(shuffle, shuffle)]), 5)
+    shuffle, gram = rng.permutation(12), features @ features.T
+    kept = greedy(gram.copy(), 5)
+    moved = greedy(np.ascontiguousarray(gram[np.ix_(shuffle, shuffle)]), 5)
     assert sorted(shuffle[moved].tolist()) == [int(i) for i in kept]
 
 

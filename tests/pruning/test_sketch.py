@@ -38,6 +38,14 @@ def test_what_fits_is_left_alone_and_the_rest_is_folded_with_fixed_signs() -> No
     assert sketch(features.half(), 4).dtype == torch.float32
 
 
+def test_compiled_folding_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(2, 5, 70, generator=torch.Generator().manual_seed(3))
+    found = [sketch(values, 16) for values in (features, features.half())]
+    monkeypatch.setattr("pruning.sketch.compiled", lambda loop: None)
+    for values, folded in zip((features, features.half()), found, strict=True):
+        assert torch.equal(sketch(values, 16), folded)
+
+
 def test_cosines_are_off_by_what_is_promised() -> None:
     features = clustered(160, 2048, 0)
     exact = cosines(features)

@@ -9,6 +9,7 @@ Arrays of a session are its own again with its next run: what outlives that is c
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -219,11 +220,12 @@ class EngineRuntime:
         elif begun.forecast is not None:
             have["history"] = begun.forecast
         for name, scores in have.items():
-            if name.startswith("attention_") and np.isnan(scores.sum()):
+            if name.startswith("attention_") and isnan(scores.sum()):
                 raise ScoreError(f"scores of {name} rows are NaN: the model overflowed")
         self._stage(role, have)
         self.pruner.calls += 1
-        return np.take_along_axis(present, have["kept"], 1)
+        kept = have["kept"]
+        return kept if present is self._all else np.take_along_axis(present, kept, 1)
 
     def _next(self, number: int, have: Arrays) -> bool:
         """Run the layers behind a cut; tells whether the action layer was among them."""

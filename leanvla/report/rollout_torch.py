@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     Run = Mapping[str, Any]
 
-HEADS = ("", "engine p50 ms", "GMAC", "least ms", "torch must take ms", "of the rate")
+HEADS = (
+    *("", "engine p50 ms", "GMAC", "least ms", "engine's share of the rate"),
+    *("torch must need ms", "torch's share"),
+)
 
 
 def torch_section(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
@@ -25,16 +28,15 @@ def torch_section(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
     if not told:
         return ()
     bound = told[0][1]["torch_bound"]
+    rate, wanted = f"{bound['flop_per_s'] / 1e9:.0f} GFLOP/s", f"{bound['wanted']:g}×"
     text = (
-        "torch was not run here, so nothing was measured of its ratio to the engine. Both compute "
-        "the same products. Least is the time that these take at "
-        f"{bound['flop_per_s'] / 1e9:.0f} GFLOP/s, which numpy reached on large float32 matrices "
-        "on this processor; no float32 runtime is faster than that. So the engine is as many times "
-        "as fast as torch as torch's time is above least, at most. For the engine to be "
-        f"{bound['wanted']:g}× as fast, torch must need the time of the next column, and so reach "
-        "no more of that rate than the last one says; where it reaches more, the engine is not. "
-        "Engine times are wall time beside everything else that ran; a least time above them "
-        "means that the machine was busier when its rate was measured. What measures the ratio:"
+        "torch was not run here, so its ratio to the engine was not measured. Both must compute "
+        f"the same products. Least is their time at {rate}, which numpy reached on large float32 "
+        "matrices on this processor: no float32 runtime can save more than what lies above it. "
+        f"The engine is {wanted} as fast as torch only where torch needs more than the time in "
+        "the last column but one, and so reaches no more than the last column's share of that "
+        f"rate; a torch that reaches more is why it is not {wanted}. Engine times are wall time, "
+        "beside everything else that ran. What measures the ratio:"
     )
     commands = "".join(f"<li><code>{escape(each)}</code></li>" for each in _commands(told))
     rows = [_row(name, run) for name, run in told]
@@ -48,6 +50,7 @@ def _row(name: str, run: Run) -> list[str]:
         f"{run['query_latency_ms']['p50']:.2f}",
         f"{bound['macs'] / 1e9:.3f}",
         f"{bound['least_ms']:.2f}",
+        f"{bound['least_ms'] / run['query_latency_ms']['p50']:.0%}",
         f"{bound['wanted_torch_ms']:.2f}",
         f"{bound['wanted_torch_rate']:.0%}",
     ]

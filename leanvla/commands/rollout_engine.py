@@ -121,18 +121,12 @@ def _choose(checkpoint: Path, wanted: Mapping[Cell, Wanted]) -> Runtimes:
 
 def _given(engine: str, checkpoint: Path, wanted: Mapping[Cell, Wanted]) -> dict[Cell, str]:
     """The named engine runs every cell, or nothing runs."""
-    from engines.manifest import check_weights_of, read_manifest
-    from policy.openvla.checkpoint import weights_sha256
-    from policy.openvla.config import load_config
-    from policy.openvla.engine.rungs import find_rung
+    from policy.openvla.engine.choose import check_engine
 
     folder = Path(engine)
     if not folder.is_dir():
         raise UsageError(f"--engine is {engine!r}: give {AUTO}, {TORCH}, or an engine's folder")
-    manifest = read_manifest(folder)
-    check_weights_of(folder, manifest, weights_sha256(checkpoint))
-    for cell in wanted.values():
-        find_rung(manifest, cell.method, load_config(checkpoint))
+    check_engine(folder, checkpoint, wanted.values())
     return dict.fromkeys(wanted, str(folder))
 
 

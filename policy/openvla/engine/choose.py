@@ -15,7 +15,7 @@ import engines
 import pruning
 from engines.cache import cached_engine
 from engines.errors import EngineError
-from engines.manifest import sha256
+from engines.manifest import check_weights_of, read_manifest, sha256
 from policy.openvla.checkpoint import weights_sha256
 from policy.openvla.config import load_config
 from policy.openvla.engine.packaged import ASSETS, packaged_engine, packaged_graphs
@@ -93,6 +93,19 @@ def choose_engines(
         (found.get(number) or made[cell.name]) if cell.method.prunes else dense
         for number, cell in enumerate(wanted)
     ]
+
+
+def check_engine(engine: Path, checkpoint: Path, wanted: Iterable[Wanted]) -> None:
+    """Refuse an engine that is not this checkpoint's, or lacks a rung.
+
+    Raises:
+        EngineError: when it is damaged, of other weights, or without a rung.
+    """
+    manifest = read_manifest(engine)
+    check_weights_of(engine, manifest, weights_sha256(checkpoint))
+    config = load_config(checkpoint)
+    for cell in wanted:
+        find_rung(manifest, cell.method, config)
 
 
 def _packaged(

@@ -112,6 +112,14 @@ class EnginePolicy(Contract):
         start = opener or open_ort(provider=provider, threads=threads, allow_cpu=allow_cpu)
         return cls(Engine(folder, start), method or make_method("dense"), unnorm_key)
 
+    def beside(self, method: Method) -> EnginePolicy:
+        """Another rung of the same engine. Both share its stages: one query at a time.
+
+        Raises:
+            EngineError: when the engine has no such rung.
+        """
+        return EnginePolicy(self.engine, method, self.normalizer.key)
+
     @property
     def runs_on(self) -> str:
         """Runtime, device and precision, e.g. `onnxruntime cpu fp32`."""

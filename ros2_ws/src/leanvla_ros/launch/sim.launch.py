@@ -10,8 +10,8 @@ from leanvla_ros.launching import arguments, node
 
 from launch import LaunchDescription
 
-POLICY = ("contract", "policy", "unnorm_key", "method", "keep", "ladder", "device", "threads")
-POLICY += ("autostart", "guard_timeout_s", "clock_timeout_s", "record", "redact")
+POLICY = ("contract", "policy", "unnorm_key", "method", "keep", "ladder", "engine", "device")
+POLICY += ("threads", "autostart", "guard_timeout_s", "clock_timeout_s", "record", "redact")
 GUARD = ("contract", "clock_timeout_s")
 SIM = ("contract", "suite", "seed", "episodes", "max_steps", "speed", "lockstep", "out")
 

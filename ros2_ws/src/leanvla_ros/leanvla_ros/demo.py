@@ -48,6 +48,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--method", default="dense")
     parser.add_argument("--keep", type=float, default=1.0)
     parser.add_argument("--ladder", default="", help="further rungs, as METHOD:KEEP,METHOD:KEEP")
+    parser.add_argument("--engine", default="auto", help="auto, torch, or an engine's folder")
     parser.add_argument("--record", default="", help="folder for a recording of what happens")
     parser.add_argument("--domain", default=os.environ.get("ROS_DOMAIN_ID", DOMAIN))
     return parser.parse_args(argv)
@@ -57,6 +58,7 @@ def _run(args: argparse.Namespace, out: Path) -> int:
     rungs = "[" + ", ".join(f"'{rung}'" for rung in args.ladder.split(",")) + "]"
     simulated = {"use_sim_time": "true", "clock_timeout_s": CLOCK_S}
     policy = {"policy": args.policy, "method": args.method, "keep": args.keep, "ladder": rungs}
+    policy["engine"] = args.engine
     if args.record:
         policy["record"] = Path(args.record).resolve()
     env = {

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from leanvla_ros.runtimes import TORCH, choose_runtimes
 from policy.registry import load_policy
 from policy.types import Observation
+from pruning.registry import make_method
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from policy.contract import Contract
     from policy.types import Policy
@@ -27,13 +29,20 @@ class RungError(ValueError):
 
 @dataclass(frozen=True)
 class Rung:
-    """One method at one budget, how long a query took once it was warm, and what runs it."""
+    """One method at one budget, how long a query took once it was warm, and what runs it.
+
+    Attributes:
+        engine: the engine's folder; empty for torch and for a policy with its own runtime.
+        note: why it is torch where `auto` was asked for.
+    """
 
     method: str
     keep: float
     policy: Policy
     warm_ms: float
     runs_on: str = ""
+    engine: str = ""
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -61,20 +70,32 @@ class Ladder:
     """All rungs of one policy. They share one network, so a rung costs next to nothing.
 
     Args:
-        source: a packaged name, a checkpoint folder, or module:callable.
+        source: a packaged name, a folder of a checkpoint or an engine, or module:callable.
         rungs: methods and budgets; the first is at work first.
         contract: gives the sizes of the pictures to warm up with.
+        engine: what runs a checkpoint; see `choose_runtimes`.
+        say: told of engines that are made now.
         options: keyword arguments of `load_policy`.
     """
 
     def __init__(
-        self, source: str, rungs: Sequence[Key], contract: Contract, **options: Any
+        self,
+        source: str,
+        rungs: Sequence[Key],
+        contract: Contract,
+        engine: str = TORCH,
+        say: Callable[[str], None] = lambda text: None,
+        **options: Any,
     ) -> None:
         self._rungs: dict[Key, Rung] = {}
-        for method, keep in dict.fromkeys(rungs):
-            policy = _load(source, method, keep, options)
+        runtimes = choose_runtimes(source, rungs, engine, str(options.get("device", "cpu")), say)
+        opened: dict[str, Policy] = {}
+        for (method, keep), runtime in runtimes.items():
+            policy = _load(runtime.source, method, keep, options, opened)
             warm_ms, runs_on = _warm(policy, contract), str(getattr(policy, "runs_on", ""))
-            self._rungs[method, keep] = Rung(method, keep, policy, warm_ms, runs_on)
+            self._rungs[method, keep] = Rung(
+                method, keep, policy, warm_ms, runs_on, runtime.engine, runtime.note
+            )
         self.current = self._rungs[rungs[0]]
 
     def switch(self, method: str, keep: float) -> Rung:
@@ -105,11 +126,18 @@ class Ladder:
         return iter(self._rungs.values())
 
 
-def _load(source: str, method: str, keep: float, options: dict[str, Any]) -> Policy:
+def _load(
+    source: str, method: str, keep: float, options: dict[str, Any], opened: dict[str, Policy]
+) -> Policy:
     if ":" in source:
         module, _, name = source.partition(":")
         return getattr(importlib.import_module(module), name)(method=method, keep=keep)
-    return load_policy(source, method=method, keep=keep, **options)
+    if source in opened:  # the node asks one question at a time: rungs may share their stages
+        return opened[source].beside(make_method(method, keep=keep))  # type: ignore[attr-defined]
+    policy = load_policy(source, method=method, keep=keep, **options)
+    if hasattr(policy, "beside"):
+        opened[source] = policy
+    return policy
 
 
 def _warm(policy: Policy, contract: Contract) -> float:

@@ -42,6 +42,11 @@ POLICY_NODE: dict[str, Parameter] = {
     "ladder": Parameter(
         [""], "Rungs that method and keep may switch between while running, as METHOD:KEEP."
     ),
+    "engine": Parameter(
+        "auto",
+        "What runs a checkpoint: `auto`, an engine where there is one (graphs without a package "
+        "are exported at configure, once); `torch`; or a folder of `leanvla export`.",
+    ),
     "device": Parameter("cpu", "Device of the policy."),
     "threads": Parameter(1, "Processor threads of the policy.", 1, 64),
     "autostart": Parameter(True, "Configure and activate at start; false waits to be told."),

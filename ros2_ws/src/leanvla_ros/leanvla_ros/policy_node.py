@@ -11,6 +11,7 @@ import gc
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -29,6 +30,7 @@ from leanvla_ros.runs import LOOK_S, Runs, serve_action
 from leanvla_ros.tape import Tape
 from leanvla_ros.worker import Worker
 from policy.contract_file import read_contract
+from policy.registry import engine_sha256
 from policy.robot.session import Session
 
 if TYPE_CHECKING:
@@ -92,8 +94,9 @@ class PolicyNode(LifecycleNode):
             return FAILURE
         self._connect(contract)
         for rung in self._ladder:
+            what = f"{rung.runs_on}, because {rung.note}" if rung.note else rung.runs_on
             text = f"rung {rung.method}:{rung.keep:g} is warm, {rung.warm_ms:.1f} ms per query"
-            self.get_logger().info(text)
+            self.get_logger().info(f"{text} ({what})")
         gc.collect()
         gc.freeze()  # a collection that walks a whole policy would hold a command up
         return SUCCESS
@@ -205,6 +208,8 @@ class PolicyNode(LifecycleNode):
             source,
             rungs,
             contract,
+            engine=value(self, "engine"),
+            say=self.get_logger().info,
             unnorm_key=value(self, "unnorm_key") or None,
             device=value(self, "device"),
             threads=value(self, "threads"),
@@ -212,6 +217,8 @@ class PolicyNode(LifecycleNode):
 
     def _record(self, contract: Contract) -> None:
         facts = {name: value(self, name) for name in ("policy", "unnorm_key", "method", "keep")}
+        engine = self._ladder.current.engine  # type: ignore[union-attr]
+        facts["engine"] = engine_sha256(Path(engine)) if engine else ""
         where = self._tape.start(value(self, "record"), contract, value(self, "redact"), facts)
         if where is not None:
             self.get_logger().info(f"recording into {where}")

@@ -22,6 +22,7 @@ from policy.openvla.engine.packaged import ASSETS, packaged_engine, packaged_gra
 from policy.openvla.engine.plan import DENSE
 from policy.openvla.engine.rungs import find_rung
 from policy.openvla.errors import CheckpointError
+from pruning.registry import make_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,6 +49,15 @@ class Wanted(NamedTuple):
     name: str
     keep: float
     method: Method
+
+    @classmethod
+    def named(cls, name: str, keep: float) -> Wanted:
+        """A cell by its name and budget.
+
+        Raises:
+            MethodError, BudgetError: as `make_method`.
+        """
+        return cls(name, keep, make_method(name, keep=keep))
 
 
 class Choice(NamedTuple):

@@ -112,13 +112,13 @@ class EnginePolicy(Contract):
         start = opener or open_ort(provider=provider, threads=threads, allow_cpu=allow_cpu)
         return cls(Engine(folder, start), method or make_method("dense"), unnorm_key)
 
-    def beside(self, method: Method) -> EnginePolicy:
+    def beside(self, method: str, keep: float) -> EnginePolicy:
         """Another rung of the same engine. Both share its stages: one query at a time.
 
         Raises:
             EngineError: when the engine has no such rung.
         """
-        return EnginePolicy(self.engine, method, self.normalizer.key)
+        return EnginePolicy(self.engine, make_method(method, keep=keep), self.normalizer.key)
 
     @property
     def runs_on(self) -> str:

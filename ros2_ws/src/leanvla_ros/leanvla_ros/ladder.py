@@ -12,7 +12,6 @@ import numpy as np
 from leanvla_ros.runtimes import TORCH, choose_runtimes
 from policy.registry import load_policy
 from policy.types import Observation
-from pruning.registry import make_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +132,7 @@ def _load(
         module, _, name = source.partition(":")
         return getattr(importlib.import_module(module), name)(method=method, keep=keep)
     if source in opened:  # the node asks one question at a time: rungs may share their stages
-        return opened[source].beside(make_method(method, keep=keep))  # type: ignore[attr-defined]
+        return opened[source].beside(method, keep)  # type: ignore[attr-defined]
     policy = load_policy(source, method=method, keep=keep, **options)
     if hasattr(policy, "beside"):
         opened[source] = policy

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policy.registry import is_engine, resolve_policy
-from pruning.registry import make_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,14 +65,14 @@ def choose_runtimes(
         return _own(source, keys, engine, str(folder))
     if engine == TORCH:
         return dict.fromkeys(keys, Runtime(source))
-    wanted = [_wanted(*key) for key in keys]
+    from policy.openvla.engine.choose import Wanted, choose_engines
+
+    wanted = [Wanted.named(*key) for key in keys]
     if engine != AUTO:
         return dict.fromkeys(keys, _given(Path(engine), folder, wanted))
     if device != "cpu":
         note = f"device is {device}: export an engine and name its folder"
         return dict.fromkeys(keys, Runtime(source, note=note))
-    from policy.openvla.engine.choose import choose_engines
-
     choices = choose_engines(folder, wanted, say)
     found = (
         Runtime(source, note=choice.reason)
@@ -90,12 +89,6 @@ def _own(source: str, keys: Iterable[Key], engine: str, folder: str) -> dict[Key
             f"engine is {engine!r}, but policy {source} brings its own runtime: leave one out"
         )
     return dict.fromkeys(keys, Runtime(source, folder))
-
-
-def _wanted(method: str, keep: float) -> Wanted:
-    from policy.openvla.engine.choose import Wanted
-
-    return Wanted(method, keep, make_method(method, keep=keep))
 
 
 def _given(engine: Path, checkpoint: Path, wanted: Iterable[Wanted]) -> Runtime:

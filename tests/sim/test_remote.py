@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,10 +17,14 @@ from hypothesis import strategies as st
 from sim.rollout.simulator import Simulator, SimulatorLostError
 from sim.rollout.types import Deadlines, Source
 from sim.suites.base import EpisodeStart, StepResult
+from sim.suites.remote import launch
 from sim.suites.remote.suite import RemoteSuite, RemoteSuiteError
 from sim.suites.remote.wire import MAX_BYTES, WireError, receive, send
 from tests.sim.fakes import FakeSuite
 from tests.sim.remote_fakes import SPEC, remote_suite
+
+LAUNCH = Path(launch.__file__)
+ROOT = LAUNCH.parents[3]
 
 
 def walk(suite: RemoteSuite) -> None:
@@ -172,3 +178,21 @@ def _runs(process: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("module", ["sim.suites", "sim.suites.remote.serve", "sim.suites.perturb"])
+def test_a_worker_sees_all_that_it_imports(module: str) -> None:
+    # The interpreter of another environment: nothing of ours but what `RoomFinder` finds.
+    code = f"""
+import sys
+sys.meta_path = [f for f in sys.meta_path if "ditable" not in getattr(f, "__name__", "")]
+from runpy import run_path
+finder = run_path({str(LAUNCH)!r})["RoomFinder"]({str(ROOT)!r})
+sys.meta_path.insert(0, finder)
+import {module}
+assert finder.find_spec("engines", None) is None
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """First lines of a worker, run as a script by the interpreter of a suite's own environment.
 
-That interpreter sees its own packages and, of ours, only `sim` and `policy`: not the packages that
+That interpreter sees its own packages and, of ours, only `ROOMS`: not the packages that
 lie beside them, which may be other versions.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-ROOMS = ("sim", "policy")
+ROOMS = ("sim", "policy", "pruning")
 
 
 class RoomFinder(MetaPathFinder):

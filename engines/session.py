@@ -8,6 +8,7 @@ Every runtime (ONNX Runtime, TensorRT, torch as the reference) stands behind thi
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from engines.errors import EngineError
@@ -99,8 +100,19 @@ class Closing:
         self.close()
 
 
-def check_feeds(stage: str, inputs: Specs, feeds: Mapping[str, np.ndarray]) -> None:
+def check_feeds(
+    stage: str,
+    inputs: Specs,
+    feeds: Mapping[str, np.ndarray],
+    fitted: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
     """Refuse what does not fit, before a runtime sees it.
+
+    Args:
+        stage: its name, for the error.
+        inputs: what the stage must be fed.
+        feeds: what it is fed.
+        fitted: arrays that were looked at before; these very objects are not looked at again.
 
     Raises:
         EngineError: naming stage and input.
@@ -109,6 +121,8 @@ def check_feeds(stage: str, inputs: Specs, feeds: Mapping[str, np.ndarray]) -> N
         if name not in feeds:
             raise EngineError(f"stage {stage}: input {name} is missing, give {spec}")
         array = feeds[name]
+        if fitted.get(name) is array:
+            continue
         if array.shape != spec.shape or array.dtype.name != spec.dtype:
             raise EngineError(
                 f"stage {stage}: input {name} is {array.dtype.name} {list(array.shape)}, "

@@ -20,8 +20,6 @@ from pruning.jit import compiled
 from pruning.topk import host_array, on_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Bool, Float, Float32, Int64
     from torch import Tensor
 
@@ -56,8 +54,8 @@ def max_min(
         if most is None or most >= features.shape[1]:
             return greedy_static(distances(features, bf16), candidates, k)
         index, real = _packed(candidates, most)
-        rows = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
-        return index.gather(1, greedy_static(distances(rows, bf16), real, k))
+        among = distances(_rows(features, index.unsqueeze(-1)), bf16)
+        return index.gather(1, greedy_static(among, real, k))
     # The host reads the group's candidates alone: at half the tokens, a quarter of the matrix.
     embeddings = np.ascontiguousarray(host_array(features))
     masks = np.ascontiguousarray(candidates.numpy())
@@ -117,18 +115,18 @@ def greedy_static(
     """Greedy max-min with static shapes and without a host synchronisation; see `max_min`."""
     import torch
 
-    n = distance.shape[-1]
     never, always = float("-inf"), float("inf")
-    itself = torch.eye(n, dtype=torch.bool, device=distance.device)
-    others = candidates.unsqueeze(1) & ~itself
-    nearest = distance.masked_fill(~others, always).amin(-1).masked_fill(~candidates, never)
-    row = _row_picker(distance.masked_fill(itself, never))
-    chosen = [nearest.argmax(-1, keepdim=True)]
-    nearest = torch.full_like(nearest, always).masked_fill(~candidates, never)
+    closed = ~candidates.unsqueeze(1)
+    # Masks are sums with infinities: one kernel each, where the fill of a square takes three.
+    shut = torch.zeros_like(closed, dtype=distance.dtype).masked_fill(closed, always)
+    itself = distance.new_full(distance.shape[-1:], always).diag()
+    nearest = (distance + itself + shut).amin(-1).unsqueeze(1) - shut
+    chosen, distance = [nearest.argmax(-1, keepdim=True)], distance - itself
+    nearest = torch.full_like(shut, always).masked_fill(closed, never)
     for _ in range(k - 1):
-        nearest = torch.minimum(nearest, row(chosen[-1]))
+        nearest = torch.minimum(nearest, _rows(distance, chosen[-1]))
         chosen.append(nearest.argmax(-1, keepdim=True))
-    return torch.cat(chosen, -1).sort(-1).values
+    return torch.cat(chosen, 1).squeeze(-1).sort(-1).values
 
 
 def _packed(
@@ -143,18 +141,16 @@ def _packed(
     return ranks.indices, ranks.values > 0
 
 
-def _row_picker(
-    distance: Float[Tensor, "g n n"],
-) -> Callable[[Int64[Tensor, "g 1"]], Float[Tensor, "g n"]]:
-    """Gives the row of one token of every group: one kernel eager, one node of a graph."""
+def _rows(values: Float[Tensor, "g n d"], index: Int64[Tensor, "g k 1"]) -> Float[Tensor, "g k d"]:
+    """Some rows of every group: one kernel eager, one node of a graph."""
     import torch
 
-    groups, n = distance.shape[:2]
+    width = values.shape[-1]
     if not torch.onnx.is_in_onnx_export():
-        return lambda token: distance.gather(1, token.unsqueeze(-1).expand(-1, 1, n)).squeeze(1)
+        return values.gather(1, index.expand(-1, -1, width))
     each_alone: dict[str, Any] = {"batch_dims": 1}
-    return lambda token: torch.onnx.ops.symbolic(
-        "GatherND", (distance, token), each_alone, dtype=distance.dtype, shape=(groups, n)
+    return torch.onnx.ops.symbolic(
+        "GatherND", (values, index), each_alone, dtype=values.dtype, shape=(*index.shape[:2], width)
     )
 
 

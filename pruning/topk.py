@@ -67,6 +67,10 @@ def top_mask(scores: Float[Tensor, "g n"], k: int) -> Bool[Tensor, "g n"]:
 def _ranked(scores: Tensor, k: int) -> Int64[Tensor, "g k"]:
     if scores.ndim != 2 or not 1 <= k <= scores.shape[1]:
         raise ScoreError(f"scores {tuple(scores.shape)} cannot give {k} of each row: pass [g, n]")
+    import torch
+
+    if torch.onnx.is_in_onnx_export():  # ONNX's TopK gives ties to the lowest index by itself
+        return scores.float().topk(k, dim=-1).indices
     return scores.float().sort(dim=-1, descending=True, stable=True).indices[:, :k]
 
 

@@ -74,6 +74,22 @@ def test_an_output_that_stays_on_the_device_feeds_the_next_session(plain_engine)
     np.testing.assert_allclose(second.run({"x": handle})["y"], wanted["y"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("copied_bytes", [0, 1 << 16], ids=["bound anew", "copied"])
+def test_arrays_that_come_and_go_are_read_as_they_are_now(plain_engine, monkeypatch, copied_bytes):
+    monkeypatch.setattr("engines.ort.COPIED_BYTES", copied_bytes)
+    rng, session = np.random.default_rng(0), OrtSession(plain_engine / "large.onnx")
+    stays = np.empty((1, 4, WIDTH), np.float32)
+    for turn in range(6):  # the same array with new values, a new one, a view that is no block
+        x = rng.normal(size=(1, WIDTH, 4)).astype(np.float32).transpose(0, 2, 1)
+        x = [stays, x.copy(), x][turn % 3]
+        x[:] = rng.normal(size=x.shape)
+        held, wanted = x.copy(), OrtSession(plain_engine / "large.onnx").run({"x": x.copy()})
+        np.testing.assert_array_equal(session.run({"x": x})["y"], wanted["y"])
+        np.testing.assert_array_equal(x, held)
+        with pytest.raises(EngineError, match="the engine takes"):
+            session.run({"x": x[:, :1]})
+
+
 @pytest.mark.parametrize(
     ("feeds", "sentence"),
     [

@@ -89,3 +89,21 @@ def test_what_cannot_be_trained_on_is_refused(squares: Path, tmp_path: Path, cap
         main(["train-vlm", "--data", str(squares / "scene_qa/heldout"), "--effort", "0", *out]) == 2
     )
     assert "effort is 0" in capsys.readouterr().err
+
+
+@pytest.mark.gl
+def test_the_model_that_ships_has_learnt_its_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = scene_qa.draw
+    monkeypatch.setattr(
+        scene_qa, "draw", lambda config: draw(replace(config, scenes=8, clips=0, needles=0))
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["vlm", "--limit", "0", "--method", "divprune", "--pictures", "0", "--json"]
+    assert main([*words, "--out", "out"]) == 0
+    runs = {run["method"]: run for run in json.loads(capsys.readouterr().out)["runs"]}
+    kinds = runs["dense"]["figures"]
+    assert kinds["existence"] >= 0.9, kinds
+    assert runs["dense"]["accuracy"] > 0.75, kinds
+    assert runs["divprune"]["tokens"]["kept"] == 64

@@ -128,8 +128,6 @@ class Selection:
     Attributes:
         kept: indices into each group, sorted, unique, exactly `keep` of them. An adaptive method
             keeps a rung of the ladder instead, the same for every group.
-        source: per kept token, which pool asked for it (1 semantic, 2 action, 3 both, 0 other);
-            for pictures only.
         merge: what each kept token becomes, as weights of the tokens that were there: rows sum
             to 1, the row of an unmerged token is 1 at itself. None when nothing is merged.
         memory: to be handed in with the next query; rows are groups.
@@ -139,7 +137,6 @@ class Selection:
     """
 
     kept: Int64[Tensor, "g k"]
-    source: Int64[Tensor, "g k"] | None = None
     merge: Float[Tensor, "g k n"] | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     views: int = 1

@@ -129,8 +129,8 @@ class VLAPruner(Method):
         else:  # both pools in one pass
             both = torch.cat([ranked.float(), guide.float()])
             semantic, action = top_mask(both, ctx.keep).chunk(2)
-        kept = max_min(ctx.features, semantic | action, ctx.keep, self.bf16, 2 * ctx.keep)
-        return Selection(kept, (semantic + 2 * action).gather(1, kept))
+        wanted = semantic | action
+        return Selection(max_min(ctx.features, wanted, ctx.keep, self.bf16, 2 * ctx.keep))
 
     def _guide(self, ctx: PruneContext) -> Float[Tensor, "g n"] | None:
         """The action attention that ranks the second pool; None in a semantic warm-up."""

@@ -138,12 +138,8 @@ def _joined(parts: list[Selection], views: int, n: int) -> Selection:
     """One row per sample, indices running over its views."""
     import torch
 
-    def rows(values: list[Tensor]) -> Tensor:
-        samples = range(0, len(values), views)
-        return torch.cat([torch.cat(values[at : at + views], 1) for at in samples])
-
-    kept = rows([one.kept + at % views * n for at, one in enumerate(parts)])
-    sources = [one.source for one in parts if one.source is not None]
+    moved = [one.kept + at % views * n for at, one in enumerate(parts)]
+    kept = torch.cat([torch.cat(moved[at : at + views], 1) for at in range(0, len(moved), views)])
     merges = [one.merge for one in parts if one.merge is not None]
     merge = None
     if len(merges) == len(parts):
@@ -153,5 +149,4 @@ def _joined(parts: list[Selection], views: int, n: int) -> Selection:
     memory: dict[str, Int64[Tensor, ...]] = {
         key: torch.cat([one.memory[key] for one in parts]) for key in parts[0].memory
     }
-    source = rows(sources) if len(sources) == len(parts) else None
-    return Selection(kept, source, merge, memory, views)
+    return Selection(kept, merge, memory, views)

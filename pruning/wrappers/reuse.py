@@ -97,5 +97,4 @@ class Reuse(Wrapper):
 
 
 def _remember(fresh: Selection, kept: Tensor, seen: Tensor, age: Tensor) -> Selection:
-    source = fresh.source if kept is fresh.kept else None
-    return Selection(kept, source, memory={**fresh.memory, KEPT: kept, SEEN: seen, AGE: age})
+    return Selection(kept, memory={**fresh.memory, KEPT: kept, SEEN: seen, AGE: age})

@@ -48,12 +48,11 @@ def max_min(distance: np.ndarray, pool: list[int], k: int) -> list[int]:
 
 def vla_pruner(
     features: np.ndarray, semantic: np.ndarray, guide: np.ndarray | None, k: int
-) -> tuple[list[int], list[int]]:
-    """Kept indices and their source for one group."""
+) -> list[int]:
+    """Kept indices of one group."""
     meaning = top_k(semantic, k)
     action = [] if guide is None else top_k(guide, k)
-    kept = max_min(cosine_distance(features), sorted({*meaning, *action}), k)
-    return kept, [(i in meaning) + 2 * (i in action) for i in kept]
+    return max_min(cosine_distance(features), sorted({*meaning, *action}), k)
 
 
 def attention_mean(

@@ -19,7 +19,6 @@ OUT      ?= runs/first
 JOBS ?= $(shell awk -v cores="$$(nproc)" '/^MemAvailable/ { jobs = int($$2 / 3e6); \
   print jobs < 1 ? 1 : jobs < cores ? jobs : cores }' /proc/meminfo)
 
-comma := ,
 VENV  := .venv
 ROS_VENV := .venv-ros
 BIN   := $(VENV)/bin
@@ -53,17 +52,12 @@ rollout: setup ## a policy acts in simulation, dense and pruned: table, report, 
 	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
 	@echo "report: $(OUT)/report.html"
 
-# The policy for LIBERO-Object that ships, dense and pruned; the scripted expert while none does.
-LIBERO_POLICY := $(if $(wildcard policy/zoo/mini-libero/config.json),mini-libero,expert)
-LIBERO_GRID := $(if $(filter expert,$(LIBERO_POLICY)),--method dense,--method dense$(comma)vla_pruner --keep 0.25)
-
-libero: setup ## LIBERO-Object, every task: the shipped policy or the expert; installs 1.3 GB once
+libero: setup ## LIBERO-Object, every task, dense and pruned; installs 1.3 GB once, needs its assets
 	@$(BIN)/leanvla suites install libero
-	@echo "LIBERO-Object, acted by: $(LIBERO_POLICY)"
-	$(BIN)/leanvla rollout --suite libero_object --policy $(LIBERO_POLICY) $(LIBERO_GRID) \
-	  --render-profile lowpoly --view-size 96 --episodes 20 --workers $(WORKERS) \
-	  --out runs/libero-$(LIBERO_POLICY) --resume
-	@echo "report: runs/libero-$(LIBERO_POLICY)/report.html"
+	$(BIN)/leanvla rollout --suite libero_object --policy mini-libero --method $(METHOD) \
+	  --keep $(KEEP) --render-profile lowpoly --view-size 96 --episodes $(EPISODES) \
+	  --workers $(WORKERS) --out runs/libero --resume
+	@echo "report: runs/libero/report.html"
 
 test: lint $(RTX) ## lint, types and tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -102,7 +102,9 @@ def distances(features: Float[Tensor, "g n d"], bf16: bool = False) -> Float[Ten
     values = features.float()
     gram = values @ values.mT
     gram = gram.triu() + gram.triu(1).mT
-    inverse = 1.0 / gram.diagonal(dim1=-2, dim2=-1).clamp_min(TINY).sqrt()
+    # The diagonal in one stride: a graph of `diagonal` multiplies the square by a unit matrix.
+    norms = gram.flatten(-2)[..., :: gram.shape[-1] + 1]
+    inverse = 1.0 / norms.clamp_min(TINY).sqrt()
     cosine = gram * (inverse.unsqueeze(-1) * inverse.unsqueeze(-2))
     if bf16:
         return (1.0 - cosine.to(torch.bfloat16)).float()

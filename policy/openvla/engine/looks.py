@@ -206,7 +206,7 @@ def _weights(
     frame: Frame, kind: str, rows: Tensor, stride: int, there: Places
 ) -> Float[Tensor, " r"]:
     """1 for every row that counts: no padding, and in step with the stride."""
-    counts = there.real[rows]
+    counts = there.real if len(rows) == frame.length else there.real[rows]
     if stride > 1 and kind in THINNED:
         # In step with the rows of an unpadded sequence as it is now.
         shift = there.real.logical_not().sum()

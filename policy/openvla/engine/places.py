@@ -44,10 +44,15 @@ class Places(NamedTuple):
 
     def mask(self, causal: bool, dtype: torch.dtype) -> Float[Tensor, "1 1 q s"]:
         """What to add to attention logits: 0 where a row may look."""
-        seen = self.real.unsqueeze(0).expand(len(self.real), -1)
-        if causal:
-            seen = seen & torch.ones_like(seen).tril()
-        return as_bias(seen, dtype)[None, None]
+        count = len(self.real)
+        if not causal:  # one row, repeated: a square of choices costs more than a norm
+            return self.row(dtype).expand(-1, -1, count, -1)
+        before = torch.ones(count, count, dtype=torch.bool, device=self.real.device).tril()
+        return as_bias(self.real & before, dtype)[None, None]
+
+    def row(self, dtype: torch.dtype) -> Float[Tensor, "1 1 1 s"]:
+        """The row that all rows of a mask are that is not causal."""
+        return as_bias(self.real, dtype)[None, None, None]
 
 
 def places(layout: Layout, prompt: Int64[Tensor, " 1"]) -> Places:

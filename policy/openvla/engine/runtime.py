@@ -215,14 +215,16 @@ class EngineRuntime:
     ) -> Int64[np.ndarray, "v k"]:
         """Let the method's graph choose among what is there; a NaN must not rank anything."""
         role, have["present"] = f"select{number or ''}", present
-        if begun.forecast is None and f"{role}_cold" in self.rung.stages:
-            role += "_cold"
-        elif begun.forecast is not None:
+        if begun.forecast is not None:
             have["history"] = begun.forecast
-        for name, scores in have.items():
-            if name.startswith("attention_") and isnan(scores.sum()):
+        elif f"{role}_cold" in self.rung.stages:
+            role += "_cold"
+        session, feeds = self._session(role), {}
+        for name in session.inputs:
+            feeds[name] = have[name]
+            if name.startswith("attention_") and isnan(np.add.reduce(have[name], None)):
                 raise ScoreError(f"scores of {name} rows are NaN: the model overflowed")
-        self._stage(role, have)
+        have |= session.run(feeds)
         self.pruner.calls += 1
         kept = have["kept"]
         return kept if present is self._all else np.take_along_axis(present, kept, 1)

@@ -88,8 +88,10 @@ class Layers(Stage):
             traced = span.trace_from is not None and index >= span.trace_from
             changes: list[tuple[Tensor, Tensor]] = []
             shown: list[Tensor] | None = [] if self._shows(index, x.dtype) else None
+            # Where attention is written out, one row of a mask serves all and is read faster.
+            added = mask if causal or shown is None else there.row(x.dtype)
             done = self.layers[index](
-                x, rope, causal=causal, mask=mask, trace=changes if traced else None, shown=shown
+                x, rope, causal=causal, mask=added, trace=changes if traced else None, shown=shown
             )
             x, probe = done.x, Probe(done.q, done.cache.k, shown[0] if shown else None)
             caches.append(done.cache)

@@ -91,13 +91,12 @@ def test_weights_are_compared_with_their_ledger(monkeypatch, tmp_path):
 def test_engines_are_listed_with_what_they_run(monkeypatch, tmp_path):
     import shutil
 
-    from policy.registry import resolve_policy
+    from policy.registry import packaged_policies, resolve_policy
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shipped = _only(doctor.check_engines)
     assert [(graphs.name, graphs.status) for graphs in shipped] == [
-        ("graphs mini", "ok"),
-        ("graphs mini-ar", "ok"),
+        (f"graphs {name}", "ok") for name in packaged_policies()
     ]
     graphs = shipped[0]
     assert "run without torch: dense; vla_pruner at 0.5, 0.25, 0.125" in graphs.detail

@@ -10,6 +10,7 @@ from policy.types import ActionChunk, ActionSpec, Inference, ObservationSpec, Ti
 from tests.policy.robot.fakes import contract
 
 TOKENS = 16
+WRONG = "go wrong"
 _CONTRACT = contract()
 
 
@@ -37,37 +38,30 @@ class Steady:
         return Inference(ActionChunk(actions, actions, None, (kept, kept)), state + 1, timing)
 
 
-class AfterWarmUp(Steady):
-    """Behaves while it is warmed up (three queries a rung) and for about three seconds more."""
-
-    good = 20  # long enough to be seen moving on a busy machine
-
-    def __init__(self, method: str = "dense", keep: float = 1.0) -> None:
-        super().__init__(method, keep)
-        self.queries = 0
+class OnceTold(Steady):
+    """Behaves until it is told `WRONG`."""
 
     def infer(self, observation, state) -> Inference:
-        self.queries += 1
         answer = super().infer(observation, state)
-        return answer if self.queries <= self.good else self.misbehave(answer)
+        return self.misbehave(answer) if observation.instruction == WRONG else answer
 
     def misbehave(self, answer: Inference) -> Inference:
         raise NotImplementedError
 
 
-class Hanging(AfterWarmUp):
+class Hanging(OnceTold):
     def misbehave(self, answer):
         time.sleep(3600)
         return answer
 
 
-class Poisonous(AfterWarmUp):
+class Poisonous(OnceTold):
     def misbehave(self, answer):
         answer.chunk.actions[:] = np.nan
         return answer
 
 
-class Raising(AfterWarmUp):
+class Raising(OnceTold):
     def misbehave(self, answer):
         raise RuntimeError("CUDA error: device lost")
 

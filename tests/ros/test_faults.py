@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 
+from tests.ros.policies import WRONG
 from tests.ros.robot import POLICIES, wait_for
 
 
@@ -42,6 +43,7 @@ def test_a_frozen_policy_process_is_silence(robot):
 def test_inference_that_hangs_ends_in_the_error_state_and_the_process_can_be_ended(robot):
     robot.edit(execution__deadline_ms=500.0, execution__hang_s=1.0)
     _, node = robot.chain("Hanging")
+    robot.say(WRONG)
     robot.stays_still()
     node.says("in error state: inference hangs: no answer in 1 s")
     assert robot.state() == "unconfigured"
@@ -58,6 +60,7 @@ def test_inference_that_hangs_ends_in_the_error_state_and_the_process_can_be_end
 def test_a_policy_that_goes_wrong_ends_in_the_safe_action_by_name(robot, policy, says):
     diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
     robot.chain(policy)
+    robot.say(WRONG)
     robot.stays_still()
     wait_for(lambda: any(says in s.message for d in diagnostics[-4:] for s in d.status), what=says)
 

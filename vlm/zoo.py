@@ -31,13 +31,8 @@ def resolve_model(name: str) -> Path:
 
 
 def _unknown(name: str) -> str:
-    if name == "mini-vlm":
-        return (
-            "mini-vlm is not packaged in this copy: train it with `leanvla train-vlm`, then give "
-            "its folder with --model"
-        )
     hint = did_you_mean(name, packaged(), ", ") or ":"
-    known = ", ".join(packaged()) or "none is packaged"
+    known = ", ".join(packaged())
     return f"no model {name!r}{hint} give a checkpoint folder with config.json, or one of: {known}"
 
 

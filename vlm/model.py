@@ -134,15 +134,15 @@ def load_vlm(folder: Path, *, device: str = "cpu", dtype: str = "float32", threa
     """Load a checkpoint folder of a class that transformers has; nothing in it is executed.
 
     Raises:
-        ModelError: when it is no vision-language model, or holds no safetensors.
+        ModelError: when it is no vision-language model, holds no safetensors, or lacks weights.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     torch.set_num_threads(threads)
     safe = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=DTYPES[dtype], use_safetensors=True, **safe
+        model, found = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **safe
         )
         processor = AutoProcessor.from_pretrained(folder, **safe)
     except (OSError, ValueError, KeyError) as error:
@@ -150,6 +150,12 @@ def load_vlm(folder: Path, *, device: str = "cpu", dtype: str = "float32", threa
         raise ModelError(
             f"{folder} cannot be loaded as a vision-language model: {sentence}"
         ) from error
+    # transformers warns and draws them by chance; such a model would answer, and mean nothing.
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights of {type(model).__name__}, first {missing[0]}: "
+            "the files are not whole, or named for another version of transformers"
+        )
     return Vlm(model.to(device).eval(), processor, device)
 
 

@@ -180,6 +180,30 @@ def test_a_changed_or_foreign_model_is_refused(small_model, tmp_path) -> None:
         resolve_model("mini-vml")
 
 
+def test_a_model_without_some_of_its_weights_is_refused(small_model, tmp_path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "m"
+    shutil.copytree(small_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    tower = [name for name in weights if name.startswith("vision_tower.vision_model.encoder")]
+    for name in tower:
+        weights[f"elsewhere.{name}"] = weights.pop(name)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks {len(tower)} weights of LlavaFor"):
+        load_vlm(folder)
+
+
+def test_weights_are_named_as_published_ones_are(small_model) -> None:
+    from safetensors.torch import load_file
+
+    names = load_file(small_model / "model.safetensors")
+    parts = {name.partition(".layers.")[0] for name in names if ".layers." in name}
+    assert parts == {"language_model.model", "vision_tower.vision_model.encoder"}
+
+
 def record(number: int, cell: Cell, score: float, prefill_ms: float, **more) -> Record:
     return Record("t", str(number), cell.method, cell.keep, "a", score, prefill_ms, [1.0], 110,
                   100, 25, [110, 35], 0.5, 10.0, **more)  # fmt: skip

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
 
 from vlm.training.words import CHAT_TEMPLATE, SPECIALS, VOCAB, write_tokenizer
 
@@ -28,6 +31,7 @@ GRID = IMAGE_SIZE // PATCH
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MOST_TOKENS = 16384
+_TOWER = re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)")
 
 TOWER = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 5, "projection_dim": 128,
@@ -123,6 +127,7 @@ def save_mini(
         write_processor(partial)
         (partial / "README.md").write_text(card, encoding="utf-8")
         for path in partial.glob("*.safetensors"):
+            _publish_names(path)
             # Written for this user alone; the card has the rights that a new file has.
             shutil.copymode(partial / "README.md", path)
         files = sorted([*partial.glob("*.safetensors"), *partial.glob("*.json")])
@@ -131,6 +136,19 @@ def save_mini(
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
+
+
+def _publish_names(path: Path) -> None:
+    """Name the tower's tensors as published LLaVA checkpoints do.
+
+    transformers 5 writes them a level higher, where transformers 4 does not look for them.
+    """
+    tensors = load_file(path)
+    save_file(
+        {_TOWER.sub("vision_tower.vision_model.", name): value for name, value in tensors.items()},
+        path,
+        metadata={"format": "pt"},
+    )
 
 
 def _write(path: Path, value: object) -> None:

@@ -106,9 +106,10 @@ class TrainingNet(nn.Module):
         )
         pixels = ((frames.flatten(0, 1).float() / 255 - mean) / std).permute(0, 3, 1, 2)
         tower = self.model.model.vision_tower
+        tower = getattr(tower, "vision_model", tower)  # one level deeper in transformers 4
         hidden = tower.pre_layrnorm(tower.embeddings(pixels))
         for layer in tower.encoder.layers[: self.config.vision_feature_layer + 1]:
-            output = layer(hidden, None)
+            output = layer(hidden, attention_mask=None, causal_attention_mask=None)
             hidden = output[0] if isinstance(output, tuple) else output
         visual = self.model.model.multi_modal_projector(hidden[:, 1:])
         return visual.unflatten(0, frames.shape[:2])

@@ -62,6 +62,8 @@ def write_tokenizer(folder: Path) -> None:
     _write(folder / "special_tokens_map.json", names)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 16384}
     settings |= {"padding_side": "left", "clean_up_tokenization_spaces": False}
+    # Without it transformers 4 also hands out token types, which no LLaVA decoder reads.
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
     extra = {"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"}
     _write(folder / "tokenizer_config.json", names | settings | extra)
 

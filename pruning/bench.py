@@ -4,20 +4,27 @@ Methods take turns within every round, so a busy machine slows all of them alike
 the thread's own processor time. The share is that of a dense query: the prefill of a decoder of 7 B
 parameters on as many visual tokens, its multiply-accumulates at the rate that one matrix product
 reaches on this thread.
+
+Most of a choice by diversity or coverage is the product of every token with every other one; the
+greedy loop that follows it is timed alone, too.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pruning import coverage, dpp, maxmin
 from pruning.example import example_context
+from pruning.jit import compiled
 from pruning.registry import METHODS, make_method
+from pruning.similarity import cosines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 WIDTH = 4096
 KEEP = 0.25
@@ -40,9 +47,9 @@ class Row:
     """One measured cell.
 
     Attributes:
-        method: name, with its profile.
+        method: name, with its profile; or which loop.
         shape: groups, tokens, width.
-        p50_us: median time of one `select`, microseconds.
+        p50_us: median time of one choice, microseconds.
         best_us: smallest time, microseconds.
     """
 
@@ -66,22 +73,58 @@ def measure(
     Raises:
         MethodError: for an unknown method.
     """
-    import torch
-
     asked = names() if listed is None else listed
     methods = {name: make_method(name, keep=1.0 if name == "dense" else KEEP) for name in asked}
     ctx = example_context(shape, KEEP)
     contexts = {n: replace(ctx, memory=m.select(ctx).memory) for n, m in methods.items()}
-    times: dict[str, list[float]] = {name: [] for name in methods}
+
+    def choices() -> Iterator[tuple[str, Callable[[], object]]]:
+        for name, method in methods.items():
+            yield name, partial(method.select, contexts[name])
+
+    return _in_turns(shape, choices, rounds)
+
+
+def measure_loops(tokens: int, rounds: int = ROUNDS) -> list[Row]:
+    """Time the greedy loops alone, of a quarter of the tokens: products are made before.
+
+    They are those of `max_min` (divprune, todre, vla_pruner), `max_coverage` (mmtok) and `dpp_map`
+    (cdpruner).
+    """
+    shape = (1, tokens, WIDTH)
+    alike = cosines(example_context(shape, KEEP).features)
+    chances = (alike / 0.2).softmax(-2)[0].numpy().copy()
+    greedy = compiled(maxmin.greedy_loops) or maxmin.greedy
+    cover = compiled(coverage.coverage_loops, reorder=True) or coverage.coverage_lazy
+    square, k = alike[0].numpy(), tokens // 4
+
+    def loops() -> Iterator[tuple[str, Callable[[], object]]]:
+        yield "max_min", partial(greedy, square.copy(), k)  # eats its matrix
+        yield "max_coverage", partial(cover, chances, k)
+        yield "dpp_map", partial(dpp.dpp_greedy, square, k)
+
+    return _in_turns(shape, loops, rounds)
+
+
+def _in_turns(
+    shape: tuple[int, int, int],
+    jobs: Callable[[], Iterator[tuple[str, Callable[[], object]]]],
+    rounds: int,
+) -> list[Row]:
+    """Each job once a round, on one thread; what `jobs` does to make one is not timed."""
+    import torch
+
+    times: dict[str, list[float]] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for turn in range(WARMUP + rounds):
-            for name, method in methods.items():
+            for name, job in jobs():
                 start = time.thread_time()
-                method.select(contexts[name])
+                job()
+                took = (time.thread_time() - start) * 1e6
                 if turn >= WARMUP:
-                    times[name].append((time.thread_time() - start) * 1e6)
+                    times.setdefault(name, []).append(took)
     finally:
         torch.set_num_threads(threads)
     return [Row(name, shape, median(cell), min(cell)) for name, cell in times.items()]

@@ -13,6 +13,8 @@ from leanvla.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pruning.bench import Row
+
 SCHEMA = "leanvla.bench_methods/1"
 
 
@@ -23,7 +25,8 @@ class BenchMethods:
     One view of tokens of width 4096 is drawn by chance, a quarter lives, and the methods take
     turns. The share is that of the dense prefill of a decoder of 7 B parameters on as many visual
     tokens, its multiply-accumulates at the rate of one matrix product on this thread; attention
-    rows, towers and projectors are not part of a choice.
+    rows, towers and projectors are not part of a choice. Without --method the greedy loops are
+    timed alone, too, on products that were made before.
 
     Attributes:
         tokens: visual tokens, separated by commas.
@@ -50,13 +53,17 @@ def run(config: BenchMethods) -> int:
     counts = [_count(text) for text in split_list(config.tokens, "--tokens")]
     methods = split_list(config.method, "--method") if config.method else None
     rows = [row for count in counts for row in _measure(count, methods, config.rounds)]
+    loops = [] if methods else [row for count in counts for row in _loops(count, config.rounds)]
     if config.json:
         from leanvla.run_folder import environment
 
-        facts = {"schema": SCHEMA, "rounds": config.rounds, "env": environment(), "rows": rows}
-        print(json.dumps(facts, indent=2))
-    else:
-        _print_table(rows, counts)
+        facts = {"schema": SCHEMA, "rounds": config.rounds, "env": environment()}
+        print(json.dumps(facts | {"rows": rows, "loops": loops}, indent=2))
+        return 0
+    _print_table("method", rows, counts)
+    if loops:
+        print()
+        _print_table("loop alone", loops, counts)
     return 0
 
 
@@ -71,25 +78,34 @@ def _measure(tokens: int, methods: Sequence[str] | None, rounds: int) -> list[di
     from pruning.bench import WIDTH, dense_query_us, measure
 
     print(f"{tokens} tokens", file=sys.stderr, flush=True)
-    dense = dense_query_us(tokens)
+    return _facts(tokens, measure((1, tokens, WIDTH), methods, rounds), dense_query_us(tokens))
+
+
+def _loops(tokens: int, rounds: int) -> list[dict[str, Any]]:
+    from pruning.bench import dense_query_us, measure_loops
+
+    return _facts(tokens, measure_loops(tokens, rounds), dense_query_us(tokens))
+
+
+def _facts(tokens: int, rows: Sequence[Row], dense_us: float) -> list[dict[str, Any]]:
     return [
         {
             "method": row.method,
             "tokens": tokens,
             "p50_us": round(row.p50_us, 1),
             "best_us": round(row.best_us, 1),
-            "share_of_dense_query": row.p50_us / dense,
+            "share_of_dense_query": row.p50_us / dense_us,
         }
-        for row in measure((1, tokens, WIDTH), methods, rounds)
+        for row in rows
     ]
 
 
-def _print_table(rows: Sequence[dict[str, Any]], counts: Sequence[int]) -> None:
+def _print_table(head: str, rows: Sequence[dict[str, Any]], counts: Sequence[int]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("method", no_wrap=True)
+    table.add_column(head, no_wrap=True)
     for count in counts:
         table.add_column(f"{count} ms", justify="right")
         table.add_column("of query", justify="right")

@@ -35,7 +35,8 @@ def add_runs(results: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]
         rows = [_answers(run) for run in metrics["runs"] if run["task"] in TASKS]
         return results | {"scenes": _merged(results["scenes"], rows, ("task", "method", "keep"))}
     if schema.startswith("leanvla.bench_methods/"):
-        rows = [{k: v for k, v in row.items() if k != "best_us"} for row in metrics["rows"]]
+        timed = [*metrics["rows"], *(row | {"loop": True} for row in metrics["loops"])]
+        rows = [{k: v for k, v in row.items() if k != "best_us"} for row in timed]
         merged = _merged(results["times"], rows, ("method", "tokens"))
         return results | {"times": merged | {"cpu": metrics["env"]["cpu_model"]}}
     rows = [_episodes(run) for run in metrics["runs"]]
@@ -148,8 +149,20 @@ def _times(listed: Sequence[str], measured: dict[str, Any]) -> str:
         return head + _NOTHING
     # zoo_prune and others are timed under a spelling with fields: order by method, then as spelt.
     names = sorted({m for m, _ in cells}, key=lambda m: (_place(listed, m), m))
-    rows = [[f"`{name}`", *(_took(cells.get((name, count))) for count in counts)] for name in names]
-    return head + _grid(["method", *(f"{count:,} tokens" for count in counts)], rows)
+    loops = {row["method"] for row in measured["runs"] if row.get("loop")}
+
+    def table(title: str, which: Sequence[str]) -> str:
+        rows = [[f"`{n}`", *(_took(cells.get((n, count))) for count in counts)] for n in which]
+        return _grid([title, *(f"{count:,} tokens" for count in counts)], rows)
+
+    choices = head + table("method", [name for name in names if name not in loops])
+    if not loops:
+        return choices
+    alone = (
+        "\nOf which the greedy loop alone, after the product of every token with every other one: "
+        "of `divprune`, `todre` and `vla_pruner`; of `mmtok`; of `cdpruner`.\n\n"
+    )
+    return choices + alone + table("loop", ("max_min", "max_coverage", "dpp_map"))
 
 
 def _place(listed: Sequence[str], name: str) -> int:

@@ -20,7 +20,8 @@ def test_every_method_is_timed_and_compared(capsys: pytest.CaptureFixture[str]) 
     found = json.loads(capsys.readouterr().out)
     assert {row["tokens"] for row in found["rows"]} == {16, 36}
     assert {row["method"] for row in found["rows"]} == set(bench.names())
-    for row in found["rows"]:
+    assert {row["method"] for row in found["loops"]} == {"max_min", "max_coverage", "dpp_map"}
+    for row in (*found["rows"], *found["loops"]):
         assert 0 < row["best_us"] <= row["p50_us"]
         assert row["share_of_dense_query"] > 0
 

@@ -79,7 +79,9 @@ def test_answers_become_accuracy_by_budget_and_by_length() -> None:
 def test_times_of_choices_stand_beside_their_share() -> None:
     row = {"method": "divprune", "tokens": 576, "p50_us": 1234.0, "best_us": 1.0,
            "share_of_dense_query": 0.0012}  # fmt: skip
-    bench = {"schema": "leanvla.bench_methods/1", "env": {"cpu_model": "CPU"}, "rows": [row]}
+    bench = {"schema": "leanvla.bench_methods/1", "env": {"cpu_model": "CPU"}, "rows": [row],
+             "loops": [row | {"method": "max_min", "p50_us": 90.0}]}  # fmt: skip
     text = page(add_runs(EMPTY, bench))
     assert "on one thread of CPU: " in text
     assert "| `divprune` | 1.23 ms, 0.12% |" in text
+    assert "| loop | 576 tokens |\n| --- | --- |\n| `max_min` | 0.09 ms, 0.12% |" in text

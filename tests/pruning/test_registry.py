@@ -11,7 +11,7 @@ import pytest
 
 from leanvla.commands.methods import Methods, run
 from pruning.base import NEEDS, Method, MethodError
-from pruning.bench import dense_query_us, measure
+from pruning.bench import dense_query_us, measure, measure_loops
 from pruning.cards import describe
 from pruning.registry import METHODS, WRAPPERS, all_methods, find_method, make_method
 
@@ -161,3 +161,12 @@ def test_selection_times_cover_every_method() -> None:
     assert {row.method.partition(":")[0] for row in rows} == {*METHODS} - {"oracle"}
     assert all(0 <= row.best_us <= row.p50_us for row in rows)
     assert dense_query_us(4) > 0
+
+
+@pytest.mark.parametrize("tokens", [256, 576, 768])
+def test_greedy_loops_take_less_than_two_milliseconds(tokens: int) -> None:
+    pytest.importorskip("numba", reason="the loops are compiled by numba")
+    rows = {row.method: row for row in measure_loops(tokens, rounds=5)}
+    assert set(rows) == {"max_min", "max_coverage", "dpp_map"}
+    for loop in ("max_min", "max_coverage"):
+        assert 0 < rows[loop].best_us < 2000

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.render import cache_dir
+from pruning.user_cache import cache_dir
 
 _STAMP = "ready"
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.render import cache_dir
+from pruning.user_cache import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

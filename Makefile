@@ -52,7 +52,10 @@ rollout: setup ## a policy acts in simulation, dense and pruned: table, report, 
 	  --episodes $(EPISODES) --workers $(WORKERS) --out $(OUT) --resume
 	@echo "report: $(OUT)/report.html"
 
+# The assets are looked for before anything is installed.
+libero: export LEANVLA_LIBERO_ASSETS ?= $(abspath $(wildcard ../shared/libero/assets))
 libero: setup ## LIBERO-Object, every task, dense and pruned; installs 1.3 GB once, needs its assets
+	@$(BIN)/leanvla suites assets libero
 	@$(BIN)/leanvla suites install libero
 	$(BIN)/leanvla rollout --suite libero_object --policy mini-libero --method $(METHOD) \
 	  --keep $(KEEP) --render-profile lowpoly --view-size 96 --episodes $(EPISODES) \

@@ -1,7 +1,7 @@
 """Engines that were made once and are kept in the user's cache folder.
 
-$XDG_CACHE_HOME/leanvla/engines/<name>-<key>, where the key is a hash of everything that the engine
-depends on. Deleting any of it is always safe.
+CACHE/engines/<name>-<key>, where CACHE is as `pruning.user_cache` says, and the key a hash of
+everything that the engine depends on. Deleting any of it is always safe.
 """
 
 from __future__ import annotations
@@ -10,26 +10,23 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.errors import EngineError, EngineUnavailableError
 from engines.manifest import Manifest, check_files, is_engine, read_manifest
+from pruning.user_cache import VARIABLE, cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 _KEY_LENGTH = 16
 
 
 def cache_folder() -> Path:
     """Where engines are kept; nothing is created."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is invalid and to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "leanvla" / "engines"
+    return cache_dir() / "engines"
 
 
 def cached_engine(name: str, key: Mapping[str, object], make: Callable[[Path], object]) -> Path:
@@ -53,7 +50,7 @@ def cached_engine(name: str, key: Mapping[str, object], make: Callable[[Path], o
                 _make(folder, make)
     except OSError as error:
         raise EngineUnavailableError(
-            f"{folder} cannot be written ({error.strerror or error}): let XDG_CACHE_HOME name "
+            f"{folder} cannot be written ({error.strerror or error}): let {VARIABLE} name "
             "another folder, or run with --engine torch"
         ) from None
     return folder

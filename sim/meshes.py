@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sim.render import cache_dir
+from pruning.user_cache import cache_dir
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64

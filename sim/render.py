@@ -18,7 +18,6 @@ import subprocess
 import sys
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -235,8 +234,3 @@ class FrameRenderer:
 def _close_all(renderers: dict[int, Any]) -> None:
     while renderers:
         renderers.popitem()[1].close()
-
-
-def cache_dir() -> Path:
-    """Where derived assets are kept: `$LEANVLA_CACHE`, or `~/.cache/leanvla`."""
-    return Path(os.environ.get("LEANVLA_CACHE") or Path.home() / ".cache" / "leanvla")

@@ -160,6 +160,7 @@ def _conditions(study: Study) -> dict[str, Any]:
         "system": first.env.get("platform"),
         "python": first.env.get("python"),
         "packages": first.env.get("packages"),
+        "packages of the suite": (first.env.get("suite") or {}).get("packages"),
         "commit": ", ".join(
             dict.fromkeys(str(folder.env.get("git_commit")) for folder in study.folders)
         ),

@@ -98,31 +98,36 @@ def run(config: Rollout) -> int:
     """Check everything, run what is missing, write and print the results; gives the exit code.
 
     Raises:
-        UsageError: for an impossible configuration, before anything starts.
+        UsageError: for an impossible configuration, before anything starts; for a folder that holds
+            episodes of other weights or assets.
         EnvironmentFault: when this machine cannot render, or lacks a package.
         RolloutError: when the run could not go on; what was finished is kept and written.
         IdlePrunerError: when a pruner never ran.
     """
     from leanvla.commands.rollout_engine import with_engines
     from leanvla.commands.rollout_plan import check_machine, make_plan, make_spec
+    from leanvla.commands.rollout_provenance import settle_provenance, write_environment
+    from leanvla.commands.rollout_results import Results
     from leanvla.run_folder import open_run_folder
     from sim.rollout.store import EpisodeStore
 
     plan, spec = make_plan(config), make_spec(config)
     check_machine(config)
     spec = with_engines(config, plan, spec)
+    provenance = settle_provenance(config.out, spec)
     folder = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
+    write_environment(folder, provenance)
     spec = replace(spec, log=str(folder / "workers.log"))
     with EpisodeStore(folder / "episodes.jsonl") as store, terminate_as_interrupt():
         if store.notice:
             _say(store.notice)
-        return _work(config, plan, spec, store)
+        results = Results(config, plan, store, provenance, spec.policy)
+        return _work(config, plan, spec, store, results)
 
 
-def _work(config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore) -> int:
-    from leanvla.commands.rollout_results import Results
-
-    results = Results(config, plan, store, spec.policy.notes, spec.policy.engines)
+def _work(
+    config: Rollout, plan: Plan, spec: WorkerSpec, store: EpisodeStore, results: Results
+) -> int:
     if len(store) == plan.episodes and results.on_disk():
         _say(f"nothing to do: all {plan.episodes} episodes are in {config.out}")
         return results.show()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from engines.profile.calibrate import product_flop_per_s
 from leanvla.commands.rollout_bound import tell_bounds
 from leanvla.commands.rollout_engine import annotate
+from leanvla.commands.rollout_provenance import surroundings
 from leanvla.errors import CHECK_FAILED
 from leanvla.report.console import print_table
 from leanvla.report.rollout import Picture, write_report
-from leanvla.run_folder import environment, write_json
+from leanvla.run_folder import write_json
 from sim.metrics import check_pruners_ran, summarise
 from sim.rollout.runner import choose_overlays, choose_videos, record_episodes
 
@@ -24,22 +25,31 @@ if TYPE_CHECKING:
     from sim.rollout.pool import Pool
     from sim.rollout.runner import Plan
     from sim.rollout.store import EpisodeStore
-    from sim.rollout.types import Cell, Recording
+    from sim.rollout.types import Recording, Source
 
 
 class Results:
-    """Results of one run, written whole or not at all."""
+    """Results of one run, written whole or not at all.
+
+    Args:
+        config: what was asked for.
+        plan: cells and seeds.
+        store: the episodes.
+        provenance: weights, assets and packages, see `sim.sweep.provenance`.
+        policy: tells which cells have an engine, and why others have none.
+    """
 
     def __init__(
         self,
         config: Rollout,
         plan: Plan,
         store: EpisodeStore,
-        notes: Mapping[Cell, str] | None = None,
-        engines: Mapping[Cell, str] | None = None,
+        provenance: Mapping[str, Mapping[str, Any]],
+        policy: Source | None = None,
     ) -> None:
-        self._config, self._plan, self._store, self._notes = config, plan, store, notes or {}
-        self._engine_folders = engines or {}
+        self._config, self._plan, self._store, self._provenance = config, plan, store, provenance
+        self._notes = policy.notes if policy else {}
+        self._engine_folders = policy.engines if policy else {}
         self._strips: list[Picture] = []
         self._videos: list[Picture] = []
 
@@ -136,7 +146,12 @@ class Results:
             self._engine_folders,
             lambda: self._flop_per_s,
         )
-        return {"schema": metrics["schema"], "notice": notice or None, "runs": metrics["runs"]}
+        return {
+            "schema": metrics["schema"],
+            "notice": notice or None,
+            "provenance": self._provenance,
+            "runs": metrics["runs"],
+        }
 
     @cached_property
     def _flop_per_s(self) -> float:
@@ -156,7 +171,8 @@ class Results:
 
     def _conditions(self, metrics: dict[str, Any]) -> dict[str, object]:
         """What a stranger needs to repeat the run."""
-        config, machine = self._config, environment()
+        config, machine = self._config, surroundings(self._provenance)
+        suite, policy = machine.get("suite", {}), machine.get("policy", {})
         profiles = {run["render_profile"] for run in metrics["runs"]} - {None}
         return {
             "seeds": f"{self._plan.seeds[0]} to {self._plan.seeds[-1]}, the same in every cell",
@@ -166,6 +182,9 @@ class Results:
             "method options": ", ".join(config.option) or "defaults",
             "workers": f"{config.workers}, policy on {config.threads} thread(s) each",
             "engine": _engines(metrics),
+            "weights": policy.get("weights"),
+            "assets": suite.get("assets"),
+            "packages of the suite": suite.get("packages"),
             "processor": machine["cpu_model"],
             "cores": machine["cores"],
             "system": machine["platform"],

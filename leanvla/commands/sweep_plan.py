@@ -19,6 +19,7 @@ from sim.rollout.store import read_episodes
 from sim.rollout.types import EXPERT, Source
 from sim.sweep.estimate import estimate, measured_seconds
 from sim.sweep.identity import identity_of
+from sim.sweep.provenance import provenance_in
 from sim.sweep.store import Grid, SweepStore, extended
 from sim.sweep.tasks import seeds_of
 
@@ -54,6 +55,11 @@ class SweepRun:
     def title(self) -> str:
         """`tabletop × mini`."""
         return self.stored.title
+
+    @property
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Weights, assets and packages of its identity."""
+        return provenance_in(self.stored.file.identity)
 
     def todo(self) -> list[tuple[Cell, int]]:
         """Episodes of this share that are not in the store."""

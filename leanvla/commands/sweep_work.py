@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from leanvla.commands.rollout import Rollout, terminate_as_interrupt
 from leanvla.commands.rollout_engine import with_engines
 from leanvla.commands.rollout_plan import check_machine
+from leanvla.commands.rollout_provenance import write_environment
 from leanvla.commands.rollout_results import Results
 from leanvla.commands.sweep_show import check_parquet, show_status
 from leanvla.errors import CHECK_FAILED, INTERRUPTED, UsageError
@@ -57,7 +58,8 @@ def work(config: Sweep, runs: Sequence[SweepRun], store: SweepStore, path: Path)
     with store.lock(), terminate_as_interrupt():
         write_text(store.folder / "sweep.yaml", path.read_text(encoding="utf-8"))
         for run in runs:
-            open_run_folder(run.config.out, run.config, resume=True, ignore=_ANY)
+            folder = open_run_folder(run.config.out, run.config, resume=True, ignore=_ANY)
+            write_environment(folder, run.provenance)
             run.stored.write()
             if config.retry_errors and (count := run.stored.forget_errors()):
                 _say(f"{run.title}: {count} episode(s) that ended in an error run again")
@@ -92,7 +94,7 @@ def _run_one(run: SweepRun, make_pool: MakePool, others: tuple[int, int]) -> Non
     with EpisodeStore(run.stored.folder / "episodes.jsonl") as store:
         if store.notice:
             _say(f"{run.title}: {store.notice}")
-        results = Results(run.config, run.stored.plan(), store)
+        results = Results(run.config, run.stored.plan(), store, run.provenance)
         if not missing and results.on_disk():
             return
         share = {(cell, seed) for seed in run.plan.seeds for cell in run.plan.cells}

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["assign", "load_arrays", "load_tensors", "save_checkpoint", "weights_sha256"]
+__all__ = [
+    "assign",
+    "load_arrays",
+    "load_tensors",
+    "loaded_files",
+    "save_checkpoint",
+    "weights_sha256",
+]
+
+DESCRIBING = ("config.json", "dataset_statistics.json", "tokenizer.json")
 
 _SHOWN = 3
 
@@ -51,6 +60,18 @@ def load_tensors(folder: str | Path, *, dtype: torch.dtype | None = None) -> dic
         found = {canonical(key, part): tensor for key, tensor in _read_side(path)}
         tensors |= {name: _cast(tensor, dtype) for name, tensor in merge_lora(found).items()}
     return tensors
+
+
+def loaded_files(folder: str | Path) -> list[Path]:
+    """Every file that a policy reads of a checkpoint folder: the others change nothing it does.
+
+    Raises:
+        CheckpointError: when there are no weights, a shard is missing, or a part is there twice.
+    """
+    folder = Path(folder)
+    weights = [*(path for path, _ in _shards(folder)), *side_files(folder).values()]
+    described = (folder / name for name in (*DESCRIBING, INDEX))
+    return [*(path for path in described if path.is_file()), *weights]
 
 
 def load_arrays(folder: str | Path) -> dict[str, np.ndarray]:

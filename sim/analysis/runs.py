@@ -22,8 +22,12 @@ EPISODES = "episodes.jsonl"
 # or which cells and seeds it covers.
 DECIDES = (
     *("execute", "swap_instruction", "option", "unnorm_key", "render_profile", "view_size"),
-    "engine",
+    *("views", "perturb", "engine"),
 )
+# The same of what a run is made of, by the part of `env.json` that says it.
+RECORDED = {"weights": "policy", "assets": "suite"}
+_UNSET: tuple[object, ...] = (None, False, "", [], ())
+_SHOWN_DIGITS = 12
 
 
 class ResultsError(ValueError):
@@ -82,8 +86,9 @@ def read_run(folder: Path) -> RunFolder:
     if not records:
         raise ResultsError(f"{folder / EPISODES} holds no finished episode: let the run go on")
     key = _mapping(folder / "run.json").get("key")
-    setup = setup_of(config, None if key is None else str(key))
-    return RunFolder(folder, config, _mapping(folder / "env.json"), records, setup)
+    env = _mapping(folder / "env.json")
+    setup = setup_of(config, env, None if key is None else str(key))
+    return RunFolder(folder, config, env, records, setup)
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -103,20 +108,27 @@ def run_folders(folder: Path) -> list[Path]:
     return runs
 
 
-def setup_of(config: Mapping[str, Any], key: str | None = None) -> Setup:
-    """What a configuration measures, whichever cells and seeds it covers.
+def setup_of(config: Mapping[str, Any], env: Mapping[str, Any], key: str | None = None) -> Setup:
+    """What a run measures, whichever cells and seeds it covers.
 
     Args:
         config: of a rollout.
-        key: of a sweep's run, which stands for weights, code and packages, too.
+        env: its `env.json`; runs of before weights and assets were recorded do not say them.
+        key: of a sweep's run, which stands for code and packages, too.
     """
     rest = ((name, config.get(name)) for name in DECIDES)
-    told = tuple(
-        (name, _words(value)) for name, value in rest if value not in (None, False, [], ())
-    )
+    told = tuple((name, _words(value)) for name, value in rest if value not in _UNSET)
+    told += tuple((name, digest[:_SHOWN_DIGITS]) for name, digest in recorded(env).items())
     if key is not None:
-        told += (("run", key[:12]),)
+        told += (("run", key[:_SHOWN_DIGITS]),)
     return Setup(str(config["suite"]), str(config["policy"]), told)
+
+
+def recorded(env: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes in an `env.json` that decide what is measured, by name; absent where untold."""
+    parts = {name: env.get(part) for name, part in RECORDED.items()}
+    told = {name: part.get(name) for name, part in parts.items() if isinstance(part, dict)}
+    return {name: str(digest) for name, digest in told.items() if digest}
 
 
 def _words(value: object) -> str:

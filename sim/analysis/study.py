@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sim.analysis.runs import ResultsError
+from sim.analysis.runs import RECORDED, ResultsError
 from sim.rollout.types import DENSE, Cell
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def put_together(folders: Iterable[RunFolder]) -> list[Study]:
     for folder in folders:
         studies.setdefault(folder.setup, Study(folder.setup)).add(folder)
     for study in studies.values():
-        study.notices += _gaps(study)
+        study.notices += [*_untold(study.setup, studies), *_gaps(study)]
         commits = {folder.env.get("git_commit") for folder in study.folders}
         if len(commits) > 1:
             study.notices.append(
@@ -116,6 +116,23 @@ def put_together(folders: Iterable[RunFolder]) -> list[Study]:
 def outcomes_on(records: Mapping[int, EpisodeRecord], seeds: Iterable[int]) -> list[bool]:
     """Success on the given seeds, in their order."""
     return [records[seed].outcome == "success" for seed in seeds]
+
+
+def _untold(setup: Setup, setups: Iterable[Setup]) -> list[str]:
+    """What others of the same set-up say and these runs, which are older, do not."""
+
+    def but_hashes(one: Setup) -> Setup:
+        return one._replace(rest=tuple(item for item in one.rest if item[0] not in RECORDED))
+
+    same = [one for one in setups if but_hashes(one) == but_hashes(setup)]
+    told, ours = {name for one in same for name, _ in one.rest}, dict(setup.rest)
+    lacking = [name for name in RECORDED if name in told and name not in ours]
+    if not lacking:
+        return []
+    return [
+        f"these runs do not say of which {' and '.join(lacking)} they are; others of "
+        f"{setup.policy} on {setup.suite} do, and are not put together with them"
+    ]
 
 
 def _gaps(study: Study) -> list[str]:

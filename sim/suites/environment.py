@@ -7,15 +7,18 @@ another folder, and one that was interrupted lacks its stamp and is made anew.
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.render import cache_dir
+from pruning.user_cache import cache_dir
 
 _STAMP = "ready"
+_NUMBERS = ("numpy", "scipy")
+_MESHES = ("trimesh", "fast-simplification")
 
 
 class SuiteEnvironmentError(RuntimeError):
@@ -31,11 +34,13 @@ class Environment:
         lock: pinned requirements, complete: they are installed without their dependencies.
         prepare: module that is run in the new environment with its folder as argument; None for
             none.
+        telling: packages of it that an episode depends on.
     """
 
     name: str
     lock: Path
     prepare: str | None = None
+    telling: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -62,6 +67,24 @@ class Environment:
             )
         return self.folder / "bin" / "python"
 
+    def packages(self) -> dict[str, str]:
+        """Versions of the `telling` packages, as its own interpreter finds them.
+
+        Raises:
+            SuiteEnvironmentError: when it is not installed, or its interpreter does not answer.
+        """
+        python = str(self.python())
+        command = [*_launch(python), "sim.suites.remote.versions", ",".join(self.telling)]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+        )
+        if done.returncode:
+            raise SuiteEnvironmentError(
+                f"{python} does not tell its packages, it ended with {done.returncode}: "
+                f"remove {self.folder} and run `leanvla suites install {self.name}`"
+            )
+        return json.loads(done.stdout)
+
     def install(self) -> Path:
         """Make it, unless it is there; returns its folder.
 
@@ -77,13 +100,18 @@ class Environment:
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
         _run([*pip, "--no-deps", "--requirement", str(self.lock)], "install its packages")
         if self.prepare is not None:
-            from sim.suites.remote.suite import LAUNCH, ROOT
-
-            _run([python, "-I", str(LAUNCH), str(ROOT), self.prepare, str(folder)], "prepare it")
+            _run([*_launch(python), self.prepare, str(folder)], "prepare it")
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
             file.write(self.lock.read_text())
         Path(file.name).replace(folder / _STAMP)
         return folder
+
+
+def _launch(python: str) -> list[str]:
+    """The command that runs a module of ours in another interpreter."""
+    from sim.suites.remote.suite import LAUNCH, ROOT
+
+    return [python, "-I", str(LAUNCH), str(ROOT)]
 
 
 def _run(command: list[str], purpose: str) -> None:
@@ -98,7 +126,19 @@ def environments() -> dict[str, Environment]:
     """The environments by name."""
     here = Path(__file__).parent
     libero = Environment(
-        "libero", here / "libero" / "requirements.txt", "sim.suites.libero.convert"
+        "libero",
+        here / "libero" / "requirements.txt",
+        "sim.suites.libero.convert",
+        telling=("mujoco", "robosuite", "hf-libero", "bddl", "numba", *_MESHES, *_NUMBERS),
     )
-    metaworld = Environment("metaworld", here / "metaworld" / "requirements.txt")
+    metaworld = Environment(
+        "metaworld",
+        here / "metaworld" / "requirements.txt",
+        telling=("mujoco", "metaworld", "gymnasium", *_NUMBERS),
+    )
     return {environment.name: environment for environment in (libero, metaworld)}
+
+
+def environment_of(suite: str) -> Environment | None:
+    """The environment that a suite runs in; None for one that runs on our packages."""
+    return None if ":" in suite else environments().get(suite.partition("_")[0])

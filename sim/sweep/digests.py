@@ -1,4 +1,4 @@
-"""SHA-256 of files, of folders, and of the code that can change an episode."""
+"""SHA-256 of files, and of the code that can change an episode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.render import cache_dir
+from pruning.user_cache import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,9 +39,12 @@ def file_digest(path: Path) -> str:
     return digest
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files in a folder."""
-    return _digest(folder, (path for path in folder.rglob("*") if path.is_file()))
+def files_digest(root: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the names, seen from `root`, and contents of files."""
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(f"{path.relative_to(root).as_posix()}:{file_digest(path)}\n".encode())
+    return total.hexdigest()
 
 
 @lru_cache
@@ -55,7 +58,7 @@ def code_digest() -> str:
     found = [ROOT / name for name in CODE]
     files = [path for top in found for path in ([top] if top.is_file() else top.rglob("*"))]
     own = (f for f in files if f.suffix in CODE_SUFFIXES and "zoo" not in f.parts)
-    return _digest(ROOT, own)
+    return files_digest(ROOT, own)
 
 
 def module_digest(name: str) -> str | None:
@@ -82,13 +85,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-def _digest(root: Path, files: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for path in sorted(files):
-        total.update(f"{path.relative_to(root).as_posix()}:{file_digest(path)}\n".encode())
-    return total.hexdigest()
 
 
 def _read(path: Path) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policy.serve.address import is_address
 from sim.rollout.types import EXPERT
-from sim.sweep.digests import code_digest, folder_digest, module_digest
+from sim.suites.environment import environment_of
+from sim.sweep.digests import code_digest, module_digest
+from sim.sweep.provenance import SIMULATORS, policy_facts, suite_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 PARTS = ("suite", "policy", "settings", "code", "packages")
-PACKAGES = ("numpy", "torch", "onnxruntime", "mujoco", "robosuite")
+PACKAGES = ("numpy", "torch", "onnxruntime", *SIMULATORS)
 
 
 def identity_of(spec: WorkerSpec, *, swap: bool, parts: Sequence[str] = PARTS) -> dict[str, Any]:
@@ -28,16 +29,17 @@ def identity_of(spec: WorkerSpec, *, swap: bool, parts: Sequence[str] = PARTS) -
 
     ===========  ===================================================================================
     `suite`      its name; render profile and frame size, defaults filled in; SHA-256 of LIBERO's
-                 assets, or of the source file of one's own suite
-    `policy`     SHA-256 of all files of its folder (names and contents; where the folder lies does
-                 not count), or of the source file of one's own policy; its options (`unnorm_key`,
-                 `device`, `dtype`); of an engine all files but the manifest with its ledger; of a
-                 served one its address, which says little
+                 assets, or of the source file of one's own suite; versions of the packages of an
+                 environment of its own
+    `policy`     SHA-256 of the files that are loaded of it (names and contents; where the folder
+                 lies does not count), or of the source file of one's own policy; its options
+                 (`unnorm_key`, `device`, `dtype`); of an engine all files but the manifest with its
+                 ledger; of a served one its address, which says little
     `settings`   steps executed per chunk, threads, observations per forward pass, swapped
                  instructions, fields of the pruning methods
     `code`       SHA-256 of our own sources that an episode runs through, see `code_digest`
-    `packages`   versions of numpy, torch, onnxruntime, mujoco and robosuite, without local labels
-                 such as `+cpu`; LIBERO's own are pinned by a file that `code` covers
+    `packages`   versions of numpy, torch and onnxruntime, and of mujoco and robosuite where the
+                 suite runs on ours; without local labels such as `+cpu`
     ===========  ===================================================================================
 
     Not in it: how many workers run, where, and how long they may be silent. The processor is not in
@@ -59,7 +61,7 @@ def identity_of(spec: WorkerSpec, *, swap: bool, parts: Sequence[str] = PARTS) -
             "method_options": dict(spec.policy.method_options),
         },
         "code": code_digest,
-        "packages": lambda: {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": lambda: _packages(spec.suite),
     }
     return {name: makers[name]() for name in PARTS if name in parts}
 
@@ -89,12 +91,7 @@ def _suite(source: Source) -> dict[str, Any]:
 
     profile = suite_spec(source.name, **_profile(source)).render_profile
     options = {**source.options, "render_profile": profile}
-    found: dict[str, Any] = {"name": source.name, "options": options}
-    if source.name.startswith("libero_"):
-        from sim.suites.libero.assets import assets_hash, find_assets
-
-        found["assets"] = assets_hash(find_assets())
-    return found
+    return {"name": source.name, "options": options} | suite_facts(source)
 
 
 def _profile(source: Source) -> dict[str, Any]:
@@ -102,23 +99,19 @@ def _profile(source: Source) -> dict[str, Any]:
 
 
 def _policy(source: Source) -> dict[str, Any]:
-    if source.name == EXPERT:
-        return {"name": EXPERT}
-    if is_address(source.name):
+    if source.name == EXPERT or is_address(source.name):
         return {"name": source.name}
     if ":" in source.name:
         own = {"name": source.name, "source": module_digest(source.name)}
         return own | {"options": dict(source.options)}
-    from policy.registry import engine_sha256, is_engine, resolve_policy
+    return policy_facts(source) | {"options": dict(source.options)}
 
-    folder = resolve_policy(source.name)
-    # A ledger that is written anew changes no episode.
-    weights = engine_sha256(folder, check=True) if is_engine(folder) else folder_digest(folder)
-    found: dict[str, Any] = {"weights": weights, "options": dict(source.options)}
-    if source.engines:
-        folders = sorted({*source.engines.values()})
-        found["engine"] = [engine_sha256(Path(engine), check=True) for engine in folders]
-    return found
+
+def _packages(suite: Source) -> dict[str, str]:
+    """Ours that take part; those of a suite's own environment stand with the suite."""
+    remote = environment_of(suite.name) is not None
+    names = [name for name in PACKAGES if not (remote and name in SIMULATORS)]
+    return {name: found for name in names if (found := _version(name))}
 
 
 def _version(package: str) -> str | None:

@@ -10,12 +10,13 @@ import pytest
 from engines.cache import cache_folder, cached_engine, kept_engines, trouble
 from engines.errors import EngineError, EngineUnavailableError
 from engines.weights import WEIGHTS
+from sim.suites.environment import environments
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "leanvla" / "engines"
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "engines"
 
 
 @pytest.fixture
@@ -73,7 +74,14 @@ def test_processes_that_ask_at_the_same_time_make_it_once(maker):
     assert len(maker.made) == 1
 
 
-def test_a_relative_cache_folder_is_ignored(monkeypatch, tmp_path):
+def test_engines_lie_where_suites_lie(monkeypatch, tmp_path):
+    """Our own variable wins over XDG's, whose relative path is no path."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "cache" / "engines"
+    assert environments()["libero"].folder.parent == tmp_path / "cache" / "suites"
+    monkeypatch.delenv("LEANVLA_CACHE")
+    assert cache_folder() == tmp_path / "xdg" / "leanvla" / "engines"
+    assert environments()["libero"].folder.parent == tmp_path / "xdg" / "leanvla" / "suites"
     monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "leanvla" / "engines"
@@ -82,5 +90,5 @@ def test_a_relative_cache_folder_is_ignored(monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written_names_the_way_out(cache, maker):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file stands in the way")
-    with pytest.raises(EngineUnavailableError, match=r"XDG_CACHE_HOME.*--engine torch"):
+    with pytest.raises(EngineUnavailableError, match=r"LEANVLA_CACHE.*--engine torch"):
         cached_engine("plain", {}, maker)

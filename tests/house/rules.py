@@ -31,6 +31,8 @@ ALSO = {
     "vlm/training/loop.py": {"policy"},
     # How a misspelt name is answered.
     "engines/profile/peaks.py": {"pruning"},
+    # Where everybody's cache is.
+    "engines/cache.py": {"pruning"},
 }
 NEVER_IMPORTED = {"dill", "joblib", "shelve", "marshal", "torchvision", "timm"}
 NEVER_CALLED = {"eval", "exec", "breakpoint", "__import__"}

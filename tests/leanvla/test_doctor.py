@@ -93,7 +93,7 @@ def test_engines_are_listed_with_what_they_run(monkeypatch, tmp_path):
 
     from policy.registry import packaged_policies, resolve_policy
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
     shipped = _only(doctor.check_engines)
     assert [(graphs.name, graphs.status) for graphs in shipped] == [
         (f"graphs {name}", "ok") for name in packaged_policies()

@@ -215,7 +215,7 @@ def test_an_engine_is_profiled_rung_by_rung_without_torch(checkpoint, tmp_path, 
 
 def test_an_engine_is_measured_beside_the_model_it_was_made_from(tmp_path, monkeypatch, capsys):
     """By the name of a policy that ships with graphs; below the aim, the report says why."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("leanvla.commands.profile_torch.WANTED", 1000.0)
     out = tmp_path / "o"
     rounds = ("--rounds", "3", "--warmup", "1", "--energy-seconds", "0")

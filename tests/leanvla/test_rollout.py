@@ -106,6 +106,65 @@ def test_resume_refuses_another_configuration_and_no_resume_refuses_results(tmp_
     assert rollout(tmp_path, "--resume", "--workers", "1", "--video", "1") == 0
 
 
+MADE_OF = {
+    "suite": {"packages": {"mujoco": "3.3.2"}, "assets": "a" * 64},
+    "policy": {"weights": "b" * 64},
+}
+
+
+@pytest.fixture
+def made_of(monkeypatch):
+    """Say what the fakes are made of: as of now, as LIBERO and a checkpoint would."""
+
+    def say(provenance):
+        place = "leanvla.commands.rollout_provenance.provenance_of"
+        monkeypatch.setattr(place, lambda spec: provenance)
+
+    say(MADE_OF)
+    return say
+
+
+def test_results_say_what_they_are_made_of(tmp_path, made_of):
+    assert rollout(tmp_path) == 0
+    env = json.loads((tmp_path / "env.json").read_text())
+    assert {part: env[part] for part in MADE_OF} == MADE_OF
+    assert "numpy" in env["packages"]
+    assert {"mujoco", "robosuite"}.isdisjoint(env["packages"])  # ours took no part
+    assert json.loads((tmp_path / "metrics.json").read_text())["provenance"] == MADE_OF
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("a" * 64) == report.count("b" * 64) == 1
+    assert "3.3.2" in report
+    made_of({})
+    assert rollout(tmp_path / "ours") == 0
+    env = json.loads((tmp_path / "ours" / "env.json").read_text())
+    assert {"mujoco", "robosuite"} <= set(env["packages"])
+
+
+@pytest.mark.parametrize("part", ["weights", "assets"])
+def test_a_folder_holds_episodes_of_one_set_of_weights_and_assets(tmp_path, capsys, made_of, part):
+    assert rollout(tmp_path) == 0
+    before = (tmp_path / "env.json").read_bytes()
+    other = {owner: {**facts, part: "c" * 64} for owner, facts in MADE_OF.items() if part in facts}
+    made_of(MADE_OF | other)
+    assert rollout(tmp_path, "--resume") == 2
+    said = capsys.readouterr().err
+    assert f"holds episodes of other {part}" in said
+    assert "now cccccccccccc" in said
+    assert (tmp_path / "env.json").read_bytes() == before
+
+
+def test_an_older_folder_goes_on_and_its_weights_stay_unknown(tmp_path, capsys, made_of):
+    made_of({})
+    assert rollout(tmp_path) == 0
+    made_of(MADE_OF)
+    for _ in range(2):
+        assert rollout(tmp_path, "--resume", "--workers", "1") == 0
+        assert "does not say of which weights its episodes are" in capsys.readouterr().err
+        env = json.loads((tmp_path / "env.json").read_text())
+        assert env["policy"] == {}
+        assert env["suite"] == {"packages": {"mujoco": "3.3.2"}}
+
+
 def test_a_torn_last_line_is_run_again(tmp_path, capsys):
     assert rollout(tmp_path) == 0
     path = tmp_path / "episodes.jsonl"

@@ -28,7 +28,7 @@ GRID = {"method": "vla_pruner,random", "keep": "0.5", "episodes": 1}
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
 
 
 def source(**options):

@@ -89,7 +89,7 @@ def test_bad_input_is_refused(
 def test_what_is_served_runs_where_a_rollout_would_run_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path))
 
     def runtimes(**options: str) -> list[str]:
         cells = served_cells(Serve(method="dense,vla_pruner,random", **options))

@@ -10,6 +10,8 @@ from leanvla.cli import main
 from leanvla.commands.sweep_file import read_sweep
 from leanvla.errors import UsageError
 from pruning.registry import make_method
+from sim.analysis.runs import read_run
+from sim.sweep.identity import identity_of
 from tests.house.rules import ROOT
 
 FILE = """
@@ -94,6 +96,24 @@ def test_other_code_does_not_go_into_the_same_store(tmp_path, sweep, capsys, mon
     assert "of another configuration" in said
     assert "and ffffffffffff…" in said
     assert "Traceback" not in said
+
+
+def test_a_runs_folder_says_what_its_identity_says(tmp_path, sweep, monkeypatch):
+    def with_assets(*args, **more):
+        found = identity_of(*args, **more)
+        suite = {"packages": {"mujoco": "3.3.2"}, "assets": "a" * 64}
+        return found | {"suite": found["suite"] | suite}
+
+    monkeypatch.setattr("leanvla.commands.sweep_plan.identity_of", with_assets)
+    assert sweep("a", seeds=1) == 0
+    for folder in (tmp_path / "a" / "runs").iterdir():
+        made_of = {"packages": {"mujoco": "3.3.2"}, "assets": "a" * 64}
+        env = json.loads((folder / "env.json").read_text())
+        assert env["suite"] == made_of
+        assert "mujoco" not in env["packages"]
+        assert json.loads((folder / "metrics.json").read_text())["provenance"]["suite"] == made_of
+        assert "a" * 64 in (folder / "report.html").read_text()
+        assert "assets aaaaaaaaaaaa, run " in str(read_run(folder).setup)
 
 
 def test_a_plan_counts_and_estimates_and_starts_nothing(tmp_path, sweep, capsys):

@@ -31,7 +31,7 @@ MOST_BYTES = 5_000_000
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("LEANVLA_CACHE", str(folder))
         yield folder
 
 

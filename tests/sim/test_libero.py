@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -13,13 +14,14 @@ from sim.demos import TRAIN_SEED_BASE
 from sim.suites import make_suite
 from sim.suites.environment import environments
 from sim.suites.libero.assets import VARIABLE
-from sim.suites.libero.spec import VIEW_SIZE
+from sim.suites.libero.spec import TASKS, VIEW_SIZE, task_names
 from sim.truth import suite_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sim.suites.base import ShowsTruth, TrainingSuite
+    from sim.suites.environment import Environment
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "libero" / "assets"
 
@@ -36,6 +38,28 @@ def libero() -> Iterator[TrainingSuite]:
         suite = make_suite("libero_object", render_profile="lowpoly")
         yield suite
         suite.close()
+
+
+@pytest.fixture(scope="module")
+def environment() -> Environment:
+    found = environments()["libero"]
+    if not found.installed:
+        pytest.skip("LIBERO's environment is missing: leanvla suites install libero")
+    return found
+
+
+def test_its_interpreter_tells_the_packages_that_are_pinned(environment: Environment) -> None:
+    pinned, found = environment.lock.read_text().splitlines(), environment.packages()
+    assert set(found) == set(environment.telling)
+    assert {f"{name}=={version}" for name, version in found.items()} <= set(pinned)
+
+
+def test_tasks_are_called_what_the_benchmark_calls_them(environment: Environment) -> None:
+    (path,) = environment.folder.glob("lib/*/site-packages/libero/**/libero_suite_task_map.py")
+    benchmark = runpy.run_path(str(path))["libero_task_map"]
+    assert {suite: tuple(names) for suite, names in benchmark.items()} == {
+        suite: task_names(suite) for suite in TASKS
+    }
 
 
 @pytest.mark.gl

@@ -17,7 +17,7 @@ from sim.suites.environment import Environment, SuiteEnvironmentError, environme
 from sim.suites.libero.assets import NEEDED, VARIABLE, AssetsError, assets_hash, find_assets
 from sim.suites.libero.convert import InitStateError, digest, read_states
 from sim.suites.libero.scene import Task
-from sim.suites.libero.spec import TASKS, axis_angle, make_example, place_of
+from sim.suites.libero.spec import TASKS, axis_angle, make_example, place_of, task_names
 
 
 @pytest.mark.parametrize("suite", LIBERO)
@@ -34,6 +34,11 @@ def test_training_seeds_never_begin_in_an_evaluated_state() -> None:
     assert place_of("libero_object", EVAL_SEED_LIMIT - 1).state is not None
     assert place_of("libero_object", EVAL_SEED_LIMIT) == (0, None)
     assert place_of("libero_90", TRAIN_SEED_BASE + 1).state is None
+
+
+@pytest.mark.parametrize("suite", LIBERO)
+def test_every_task_has_a_name(suite: str) -> None:
+    assert len(set(task_names(suite))) == TASKS[suite]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,16 @@ def metaworld() -> Iterator[TrainingSuite]:
     suite.close()
 
 
+def test_its_interpreter_tells_the_packages_that_are_pinned() -> None:
+    environment = environments()["metaworld"]
+    if not environment.installed:
+        pytest.skip("Meta-World's environment is missing: leanvla suites install metaworld")
+    pinned = environment.lock.read_text().splitlines()
+    found = environment.packages()
+    assert set(found) == set(environment.telling)
+    assert {f"{name}=={version}" for name, version in found.items()} <= set(pinned)
+
+
 @pytest.mark.gl
 @pytest.mark.timeout(300)
 def test_a_seed_is_the_same_episode_every_time(metaworld: TrainingSuite) -> None:

@@ -16,11 +16,15 @@ from sim.rollout.runner import Plan, run_grid
 from sim.rollout.store import EpisodeStore
 from sim.rollout.types import Cell, Deadlines, EpisodeRecord, QueryTruth, RolloutError, Source
 from sim.rollout.worker import WorkerSpec
-from sim.sweep.digests import CODE, file_digest, folder_digest
+from sim.suites.environment import SuiteEnvironmentError, environments
+from sim.suites.libero.assets import NEEDED, VARIABLE, assets_hash
+from sim.sweep import identity as identity_module
+from sim.sweep.digests import CODE, file_digest, files_digest
 from sim.sweep.estimate import estimate, measured_seconds
 from sim.sweep.identity import differences, episode_key, identity_of, run_key
 from sim.sweep.merge import merge
 from sim.sweep.parquet import write_parquet
+from sim.sweep.provenance import provenance_in, provenance_of
 from sim.sweep.store import (
     Grid,
     MixedRunsError,
@@ -86,19 +90,93 @@ def test_an_identity_names_what_an_episode_depends_on(tmp_path, monkeypatch):
     ]
 
 
-def test_weights_count_by_content_and_not_by_place(tmp_path, monkeypatch):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+def test_weights_count_by_what_is_loaded_and_not_by_place(tmp_path):
+    names = [f"model-{n}.safetensors" for n in (1, 2)]
+    index = json.dumps({"weight_map": {"a": names[0], "b": names[1]}})
+    loaded = {
+        **dict.fromkeys(("config.json", "tokenizer.json", "dataset_statistics.json"), "{}"),
+        **dict.fromkeys([*names, "action_head--7_checkpoint.safetensors"], "weights"),
+        "model.safetensors.index.json": index,
+    }
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        (folder / "graphs").mkdir(parents=True)
+        for name, text in loaded.items():
+            (folder / name).write_text(text)
 
     def policy(name):
         source = replace(SPEC, policy=Source(str(tmp_path / name)))
         return identity_of(source, swap=False, parts=("policy",))
 
-    assert policy("a") == policy("b")
-    (tmp_path / "b" / "model.safetensors").write_bytes(b"weighty")
-    assert policy("a") != policy("b")
+    first = policy("a")
+    for name in ("README.md", "SHA256", "graphs/vision.onnx", "tokenizer_config.json", "old.pt"):
+        (tmp_path / "b" / name).write_text("what no policy reads")
+    assert policy("b") == first
+    for name in loaded:
+        path = tmp_path / "b" / name
+        path.write_text(loaded[name] + " ")
+        assert policy("b") != first, name
+        path.write_text(loaded[name])
+    assert policy("b") == first
+
+
+def fake_environment(cache, name, packages):
+    """An installed environment whose interpreter says this of its packages."""
+    folder = environments()[name].folder
+    assert folder.is_relative_to(cache)
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    (folder / "ready").touch()
+    (folder / "bin" / "python").write_text(f"#!/bin/sh\necho '{json.dumps(packages)}'\n")
+    (folder / "bin" / "python").chmod(0o755)
+
+
+def test_a_suite_of_its_own_environment_counts_by_its_own_packages(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path))
+
+    def identity(name):
+        return identity_of(replace(SPEC, suite=Source(name)), swap=False)
+
+    fake_environment(tmp_path, "metaworld", {"mujoco": "3.3.0", "metaworld": "3.1.1"})
+    remote, ours = identity("metaworld_mt10"), identity("tabletop")
+    assert remote["suite"]["packages"] == {"mujoco": "3.3.0", "metaworld": "3.1.1"}
+    assert {"mujoco", "robosuite"}.isdisjoint(remote["packages"])
+    assert "packages" not in ours["suite"]
+    assert {"mujoco", "robosuite"} <= set(ours["packages"])
+    version = identity_module._version
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            identity_module, "_version", lambda name: "9" if name == "mujoco" else version(name)
+        )
+        assert identity("metaworld_mt10") == remote
+        assert identity("tabletop") != ours
+    fake_environment(tmp_path, "metaworld", {"mujoco": "3.3.1", "metaworld": "3.1.1"})
+    assert differences(remote, identity("metaworld_mt10")) == [
+        "suite.packages.mujoco: 3.3.0 and 3.3.1"
+    ]
+
+
+def test_a_run_says_what_it_is_made_of_as_its_identity_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path / "cache"))
+    fake_environment(tmp_path, "libero", {"mujoco": "3.3.2", "robosuite": "1.4.0"})
+    for name in NEEDED:
+        (tmp_path / "assets" / name).mkdir(parents=True)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "assets"))
+    assets_hash.cache_clear()
+    spec = replace(SPEC, suite=Source("libero_goal"), policy=Source("mini"))
+    found, identity = provenance_of(spec), identity_of(spec, swap=False)
+    assert found["suite"]["packages"] == {"mujoco": "3.3.2", "robosuite": "1.4.0"}
+    assert found["suite"]["assets"] == assets_hash(tmp_path / "assets")
+    assert found["policy"]["weights"] == identity["policy"]["weights"]
+    assert provenance_in(identity) == found
+    assert provenance_of(SPEC) == provenance_in(identity_of(SPEC, swap=False)) == {}
+
+
+def test_an_interpreter_that_does_not_tell_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEANVLA_CACHE", str(tmp_path))
+    fake_environment(tmp_path, "metaworld", {})
+    python = environments()["metaworld"].folder / "bin" / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(SuiteEnvironmentError, match=r"ended with 3.*suites install metaworld"):
+        environments()["metaworld"].packages()
 
 
 def test_the_code_of_an_episode_is_all_that_it_imports():
@@ -121,7 +199,7 @@ def test_the_digest_of_a_large_file_is_remembered_and_follows_its_content(tmp_pa
     assert file_digest(path) == "0" * 64
     path.write_bytes(b"1234567")
     assert file_digest(path) not in (first, "0" * 64)
-    assert folder_digest(tmp_path) != first
+    assert files_digest(tmp_path, [path]) != first
 
 
 def test_an_episodes_address_depends_on_run_method_budget_and_seed():
@@ -249,12 +327,22 @@ def test_an_estimate_rests_on_what_was_measured():
 
 def test_tasks_choose_seeds():
     assert seeds_of("libero_object", range(25), [0, 3]) == (0, 3, 10, 13, 20, 23)
+    soup = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+    assert seeds_of("libero_object", range(25), [soup, 3]) == (0, 3, 10, 13, 20, 23)
     assert seeds_of("tabletop", range(3), ()) == (0, 1, 2)
     assert len(seeds_of("tabletop", range(48), ["push"])) == 16
     assert seeds_of("robosuite_pick_place", range(9), ["bread"]) == (1, 5)
     assert seeds_of("metaworld_mt10", range(12), ["reach", "push"]) == (0, 1, 10, 11)
     with pytest.raises(ValueError, match=r"no task 'fetch': choose from pick, put, stack, push"):
         seeds_of("tabletop", range(3), ["fetch"])
+    with pytest.raises(ValueError, match=r"no task 'breed', did you mean 'bread'\? choose from"):
+        seeds_of("robosuite_pick_place", range(9), ["breed"])
+    with pytest.raises(ValueError, match=rf"did you mean '{soup}'\? choose from 0 to 9, or names"):
+        seeds_of("libero_object", range(9), [soup.replace("soup", "soap")])
+    with pytest.raises(ValueError, match=r"no task 10: choose from 0 to 9, or names"):
+        seeds_of("libero_object", range(9), [10])
+    with pytest.raises(ValueError, match="no task 0: choose"):
+        seeds_of("robosuite_pick_place", range(9), [0])
     with pytest.raises(ValueError, match="leave `tasks` out"):
         seeds_of("a:B", range(3), [1])
     with pytest.raises(ValueError, match="no seed from 0 to 1"):

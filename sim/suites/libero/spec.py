@@ -7,6 +7,9 @@ them.
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -58,6 +61,13 @@ def place_of(suite: str, seed: int) -> Place:
     """
     state, task = divmod(seed, TASKS[suite])
     return Place(task, state % STATES_PER_TASK if seed < EVAL_SEED_LIMIT else None)
+
+
+@lru_cache
+def task_names(suite: str) -> tuple[str, ...]:
+    """The benchmark's names of a suite's tasks, in its order."""
+    path = Path(__file__).with_name("tasks.json")
+    return tuple(json.loads(path.read_text(encoding="utf-8"))[suite])
 
 
 def libero_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:

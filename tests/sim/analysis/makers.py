@@ -43,10 +43,11 @@ def column(wins: list[bool], method: str = "dense", keep: float = 1.0, **more):
     return [episode(seed, won, method, keep, **more) for seed, won in enumerate(wins)]
 
 
-def write_run(folder: Path, records, *, commit: str = "abc", **config) -> Path:
+def write_run(folder: Path, records, *, commit: str = "abc", env=None, **config) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **config}))
-    (folder / "env.json").write_text(json.dumps({"cpu_model": "Abacus", "git_commit": commit}))
+    machine = {"cpu_model": "Abacus", "git_commit": commit}
+    (folder / "env.json").write_text(json.dumps(machine | (env or {})))
     lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
     (folder / "episodes.jsonl").write_bytes(lines)
     return folder

@@ -82,6 +82,46 @@ def test_folders_of_one_setup_are_one_study_and_others_stay_apart(tmp_path):
     assert str(apart.setup) == "mini on tabletop (execute 8)"
 
 
+def made_of(weights, assets):
+    return {"policy": {"weights": weights * 64}, "suite": {"assets": assets * 64, "packages": {}}}
+
+
+def test_what_is_seen_and_what_it_is_made_of_keep_runs_apart(tmp_path):
+    """Retrained weights under one name, other meshes, another camera, a perturbation."""
+    more = [episode(seed, True) for seed in range(20, 30)]
+    runs = [
+        write_run(tmp_path / "a", DENSE, env=made_of("a", "b")),
+        write_run(tmp_path / "b", more, env=made_of("a", "b"), views="", perturb=""),
+        write_run(tmp_path / "c", DENSE, env=made_of("c", "b")),
+        write_run(tmp_path / "d", DENSE, env=made_of("a", "d")),
+        write_run(tmp_path / "e", DENSE, env=made_of("a", "b"), views="front"),
+        write_run(tmp_path / "f", DENSE, env=made_of("a", "b"), perturb="camera:0.05"),
+    ]
+    found = studies(*runs)
+    assert [len(study.folders) for study in found] == [2, 1, 1, 1, 1]
+    assert [str(study.setup) for study in found[:2]] == [
+        "mini on tabletop (weights aaaaaaaaaaaa, assets bbbbbbbbbbbb)",
+        "mini on tabletop (weights cccccccccccc, assets bbbbbbbbbbbb)",
+    ]
+    assert "views front" in str(found[3].setup)
+    assert "perturb camera:0.05" in str(found[4].setup)
+    assert not any("do not say" in notice for study in found for notice in study.notices)
+
+
+def test_an_older_run_that_does_not_say_its_weights_is_read_and_told(tmp_path):
+    old = write_run(tmp_path / "a", DENSE)
+    new = write_run(tmp_path / "b", PRUNED, env={"policy": {"weights": "a" * 64}})
+    (alone,) = studies(old)
+    assert not any("do not say" in notice for notice in alone.notices)
+    older, newer = studies(old, new)
+    assert str(older.setup) == "mini on tabletop"
+    assert older.notices[0] == (
+        "these runs do not say of which weights they are; others of mini on tabletop do, and are "
+        "not put together with them"
+    )
+    assert not any("do not say" in notice for notice in newer.notices)
+
+
 def test_an_episode_that_is_there_twice_counts_once_and_is_told(tmp_path):
     again = [replace(DENSE[0], steps=7), *DENSE[1:5]]
     (study,) = studies(write_run(tmp_path / "a", DENSE), write_run(tmp_path / "b", again))

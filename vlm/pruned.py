@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pruning.adapters.kv import KVSession
     from pruning.adapters.session import Session
     from pruning.base import Method
+    from vlm.model import Answer, Vlm
 
     Chooser = Method | KVSelect
 
@@ -86,3 +87,17 @@ def pruned(model: Any, method: Chooser) -> Iterator[Watch | SlotWatch]:
         return
     with prune(model, method) as session:
         yield Watch(session)
+
+
+def ask(
+    vlm: Vlm, method: Chooser, inputs: dict[str, Any], max_new_tokens: int
+) -> tuple[Answer, Trace]:
+    """One answer with a method at work, and what it did; nothing is remembered from before.
+
+    Raises:
+        AdapterError: as `pruned`.
+        MethodError: as `pruned`.
+    """
+    with pruned(vlm.model, method) as watch:
+        answer = vlm.answer(inputs, max_new_tokens)
+        return answer, watch.trace()

@@ -72,38 +72,60 @@ def run(config: VlmConfig) -> int:
     """Check everything, ask what is missing, write and print the results; gives the exit code.
 
     Raises:
-        UsageError: for an impossible configuration, before anything starts.
+        UsageError: for an impossible configuration, or methods that do not fit the model; nothing
+            is written then.
         TaskError: for an unknown task, or a file that is not in the published format.
         MissingDataError: for a data set that is not there; says what to put where.
         ModelError: for a folder that is no model.
     """
     from leanvla.commands.vlm_plan import check_numbers, make_plan, print_tasks
-    from leanvla.run_folder import open_run_folder
+    from leanvla.run_folder import check_run_folder, open_run_folder
+    from vlm.model import load_vlm
     from vlm.store import AnswerStore
     from vlm.tasks.registry import find_task
     from vlm.zoo import resolve_model
 
     if config.list:
-        return print_tasks()
+        return print_tasks(config.data)
     check_numbers(config)
     for name in config.tasks.split(","):
         find_task(name.strip())
     folder = resolve_model(config.model)
     draw_missing(config)
     plan = make_plan(config)
+    check_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
+    _say(f"loading {folder}")
+    vlm = load_vlm(folder, device=config.device, dtype=config.dtype, threads=config.threads)
+    check_methods(config, plan, vlm)
     out = open_run_folder(config.out, config, resume=config.resume, ignore=NOT_COMPARED)
     with AnswerStore(out / "answers.jsonl") as store:
         if store.notice:
             _say(store.notice)
-        return _work(config, plan, folder, store)
+        return _work(config, plan, vlm, store)
 
 
-def _work(config: VlmConfig, plan: Plan, folder: Path, store: AnswerStore) -> int:
+def check_methods(config: VlmConfig, plan: Plan, vlm: Vlm) -> None:
+    """Try every cell; name all that do not fit, one line each.
+
+    Raises:
+        UsageError: when there is one.
+    """
+    from vlm.fit import try_cells
+
+    sentences = try_cells(plan, vlm)
+    for sentence in sentences:
+        _say(sentence)
+    if sentences:
+        raise UsageError(
+            f"not all methods can run on {config.model}, see above: change --method; nothing was "
+            "written"
+        )
+
+
+def _work(config: VlmConfig, plan: Plan, vlm: Vlm, store: AnswerStore) -> int:
     from leanvla.commands.vlm_results import Results
-    from vlm.model import load_vlm
+    from vlm.fit import REFUSALS
 
-    _say(f"loading {folder}")
-    vlm = load_vlm(folder, device=config.device, dtype=config.dtype, threads=config.threads)
     results = Results(config, plan, store, vlm.decoder)
     if len(store) == plan.answers and results.on_disk():
         _say(f"nothing to do: all {plan.answers} answers are in {config.out}")
@@ -116,7 +138,7 @@ def _work(config: VlmConfig, plan: Plan, folder: Path, store: AnswerStore) -> in
         results.write(notice=f"Interrupted: these are {kept}; go on with --resume.")
         _say(f"interrupted: {kept} kept in {config.out}, go on with --resume")
         return INTERRUPTED
-    except (RunError, MissingDataError, TaskError):
+    except (RunError, MissingDataError, TaskError, *REFUSALS):
         results.write(notice=f"Stopped: these are {kept.format(len(store), plan.answers)}.")
         raise
     results.write()

@@ -80,12 +80,13 @@ def _accuracy_row(run: Run) -> list[str]:
     low, high = run["accuracy_ci95"]
     paired = run["paired_difference_to_dense"]
     shown = f"{run['accuracy']:.1%} <small>{low * 100:.1f} – {high * 100:.1f}</small>"
+    label = escape(name(run)) + (f" <small>{escape(run['note'])}</small>" if run["note"] else "")
     if not paired or not paired["n"]:
-        return [escape(name(run)), shown, "–", "–", "–", str(run["questions"])]
+        return [label, shown, "–", "–", "–", str(run["questions"])]
     down, up = paired["ci95"]
     kind = "good" if down > 0 else "bad" if up < 0 else ""
     return [
-        escape(name(run)),
+        label,
         shown,
         f'<span class="{kind}">{paired["difference"] * 100:+.1f}</span> '
         f"<small>{down * 100:+.1f} to {up * 100:+.1f}</small>",

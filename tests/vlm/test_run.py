@@ -104,7 +104,8 @@ def test_a_missing_picture_keeps_what_was_answered(small_model, tmp_path, capsys
     published.picture(tmp_path / "data/pope/val2014/b.jpg")
     path = tmp_path / "data/pope/coco_pope_random.json"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    published.lines(path, [{**rows[0], "image": "b.jpg"}, {**rows[1], "image": "absent.jpg"}])
+    there, absent = {**rows[0], "image": "b.jpg"}, {**rows[0], "image": "absent.jpg"}
+    published.lines(path, [there, {**absent, "question_id": 2}])
     words = command(small_model, tmp_path / "data", tmp_path / "out", "--tasks", "pope")
     assert main([*words, "--split", "random"]) == 3
     assert "absent.jpg is missing" in capsys.readouterr().err
@@ -117,7 +118,11 @@ def test_a_missing_picture_keeps_what_was_answered(small_model, tmp_path, capsys
     [
         (("--tasks", "popee"), 2, "did you mean 'pope'"),
         (("--tasks", "gqa"), 3, "testdev_balanced_questions.json"),
+        (("--tasks", "pope,gqa"), 3, "coco_pope_random.json is missing"),
+        (("--tasks", "pope,gqa"), 3, "testdev_balanced_questions.json is missing"),
+        (("--tasks", "pope,gqa"), 3, "DATA is the folder given by --data"),
         (("--method", "fastvv"), 2, "fastv"),
+        (("--method", "kvselect"), 2, "did you mean 'kv_select'? kv_select:sinks=4:newest=32"),
         (("--keep", "0"), 2, "keep is 0"),
         (("--limit", "-1"), 2, "--limit is -1"),
         (("--model", "nothing"), 2, "no model 'nothing'"),
@@ -138,6 +143,8 @@ def test_the_list_says_what_to_put_where(capsys) -> None:
     out = capsys.readouterr().out
     assert "coco_pope_random.json" in out
     assert "egoschema" in out
+    assert "DATA is the folder given by --data: data" in out
+    assert "kv_select:sinks=4:newest=32" in out
 
 
 def test_leaving_a_pruned_model_leaves_the_dense_one(small_model, squares) -> None:

@@ -26,8 +26,8 @@ class VlmConfig:
 
     Every cell answers the same questions, one after the other on the same machine. Writes
     `answers.jsonl`, `metrics.json` and `report.html` into `out`: accuracy with 95 % intervals,
-    paired differences to dense, prefill and decode latency, tokens, MACs, peak memory, and where
-    the kept tokens lie. `leanvla vlm --list` shows the tasks and what to put where.
+    paired differences to dense, prefill and decode latency, tokens, MACs, peak memory (of a GPU),
+    and where the kept tokens lie. `leanvla vlm --list` shows the tasks and what to put where.
 
     Attributes:
         model: packaged model, or a checkpoint folder of a class that transformers has.

@@ -98,10 +98,15 @@ def _accuracy_row(run: Run) -> list[str]:
 
 def _cost(runs: Sequence[Run]) -> str:
     times = ("prefill ms", "decode ms", "whole ms", "selection ms")
-    gains = ("prefill speed-up", "whole", "MACs", "dense layers", "peak MB")
+    gains = ("prefill speed-up", "whole", "MACs", "dense layers")
+    peaks = [run["peak_memory_mb"] for run in runs]
+    memory = ("GPU peak MB",) if any(peaks) else ()
+    rows = (
+        _cost_row(r) + [_show(p, ".0f") for _ in memory] for r, p in zip(runs, peaks, strict=True)
+    )
     return table(
-        ("", "tokens kept", *times, *gains),
-        map(_cost_row, runs),
+        ("", "tokens kept", *times, *gains, *memory),
+        rows,
         "Medians, small figures p95; decode is per token. Speed-up: median over the questions of "
         "dense time over this one. MACs: dense over this one, prefill of the decoder alone, "
         "4nd² + 2n²d + 3ndm per layer; no tower, no decoding.",
@@ -121,7 +126,6 @@ def _cost_row(run: Run) -> list[str]:
         _show(run["query_speedup_p50"], ".2f", "×"),
         _show(run["prefill_macs_ratio"], ".2f", "×"),
         f"{layers['dense']} of {layers['of']}",
-        _show(run["peak_memory_mb"], ".0f"),
     ]
 
 

@@ -12,7 +12,7 @@ from pruning.base import Method, MethodError
 from pruning.methods.vla_pruner import VLAPruner
 from pruning.types import BudgetError
 from pruning.wrappers.base import chain
-from vlm.pruned import ask
+from vlm.pruned import ask, seed_of
 
 if TYPE_CHECKING:
     from vlm.model import Vlm
@@ -48,7 +48,7 @@ def try_cells(plan: Plan, vlm: Vlm) -> list[str]:
                 continue
             try:
                 refuse_dense_warmup(cell.method, method)
-                ask(vlm, method, inputs, task.max_new_tokens)
+                ask(vlm, method, inputs, task.max_new_tokens, seed_of(task.name, question.id))
             except REFUSALS as error:
                 own = str(error).startswith(cell.method.partition(":")[0])
                 found[str(cell)] = str(error) if own else f"{cell.method}: {error}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from vlm.pruned import ask
+from vlm.pruned import ask, seed_of
 from vlm.retained import Retained, retained
 from vlm.store import Cell, Record
 
@@ -69,19 +69,24 @@ def run(
                 continue
             pictures = question.media.load()
             inputs = vlm.prepare(question.prompt, pictures)
-            turn = number % len(cells)
+            turn, seed = number % len(cells), seed_of(task.name, question.id)
             for cell in cells[turn:] + cells[:turn]:
-                answer, trace = ask(vlm, plan.methods[cell], inputs, task.max_new_tokens)
+                answer, trace = ask(vlm, plan.methods[cell], inputs, task.max_new_tokens, seed)
                 record = _record(task, question, cell, answer, trace, vlm, len(pictures))
                 store.append(record)
                 if report:
                     report(record)
 
 
-def look(vlm: Vlm, method: Chooser, question: Question) -> tuple[Int64[ndarray, " k"], ...]:
-    """Which tokens of every picture live, for pictures in a report; nothing when all do."""
+def look(
+    vlm: Vlm, method: Chooser, task: Task, question: Question
+) -> tuple[Int64[ndarray, " k"], ...]:
+    """Which tokens of every picture lived when this was asked, for pictures in a report.
+
+    Nothing when all do.
+    """
     inputs = vlm.prepare(question.prompt, question.media.load())
-    return ask(vlm, method, inputs, 1)[1].kept or ()
+    return ask(vlm, method, inputs, 1, seed_of(task.name, question.id))[1].kept or ()
 
 
 def take(questions: Sequence[Question], limit: int) -> list[Question]:

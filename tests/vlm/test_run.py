@@ -93,6 +93,46 @@ def test_memory_is_one_figure_of_the_run_on_a_cpu_and_one_of_each_cell_on_a_gpu(
     assert "4321" in text
 
 
+def test_a_draw_belongs_to_its_question(small_model, squares, monkeypatch) -> None:
+    from vlm import pruned as room
+    from vlm import runner
+
+    vlm, task = load_vlm(small_model), find_task("scene_qa")
+    questions = task.read(squares, _options())[:3]
+    plan = Plan({Cell("random", 0.25): make_method("random", keep=0.25)}, (Asked(task, questions),))
+
+    def draw() -> list[list[int]]:
+        kept = []
+
+        def ask(*words):
+            answer, trace = room.ask(*words)
+            kept.append(trace.kept[0].tolist())
+            return answer, trace
+
+        monkeypatch.setattr(runner, "ask", ask)
+        runner.run(plan, vlm, _Forgets())
+        return kept
+
+    first, again = draw(), draw()
+    assert first == again
+    assert len({tuple(kept) for kept in first}) == 3
+    method = plan.methods[Cell("random", 0.25)]
+    shown = [runner.look(vlm, method, task, question)[0].tolist() for question in questions]
+    assert shown == first  # pictures show what lived when it was answered
+    assert room.seed_of("scene_qa", "1") == room.seed_of("scene_qa", "1")
+    assert room.seed_of("scene_qa", "1") != room.seed_of("needle", "1")
+
+
+class _Forgets:
+    """A store in which nothing is yet."""
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+    def append(self, record: Record) -> None:
+        assert record.kept_tokens == 64
+
+
 def test_a_run_goes_on_where_it_stopped(run, small_model, squares, tmp_path, capsys) -> None:
     import shutil
 

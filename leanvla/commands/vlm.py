@@ -32,10 +32,13 @@ class VlmConfig:
     Attributes:
         model: packaged model, or a checkpoint folder of a class that transformers has.
         tasks: tasks, separated by commas.
-        method: pruning methods, separated by commas; `dense` always runs as the reference.
+        method: pruning methods, separated by commas; `dense` always runs as the reference. Fields
+            follow a name after colons (`divprune:sketch=128`), wrappers stand in front with a plus
+            (`quota+divprune`); `leanvla methods` lists both. `kv_select:sinks=4:newest=32`, here
+            alone, elects keys and values and lets no token leave.
         keep: keep ratios in (0, 1], separated by commas.
         limit: questions per task, spread evenly over it; 0 asks all.
-        data: root of the data sets, one folder per task.
+        data: root of the data sets, one folder per task; DATA in what `--list` prints.
         out: folder of the results.
         resume: go on in `out`; answers that are there are kept.
         split: the benchmark's name of a part; its usual one when empty.

@@ -115,8 +115,8 @@ def _scenes(listed: Sequence[str], measured: dict[str, Any]) -> str:
         said = f"{_right(dense, asked)}, {asked:,} questions{existence}"
     text = (
         f"Model `{measured['model']}`; dense: {said}. Share of right answers to as many questions, "
-        "unless a cell says to how many; with it Wilson's 95 % interval in percent, in brackets the "
-        "share of patches with what was asked about that live (recall). The questions are the "
+        "unless a cell says to how many; with it Wilson's 95 % interval in percent, in brackets "
+        "the share of patches with what was asked about that live (recall). The questions are the "
         "same in every cell; paired differences, which are narrower, stand in the report of a run. "
         f"Every question is asked once, so that nothing is remembered. {_EMPTY}."
     )

@@ -61,8 +61,8 @@ def refuse_dense_warmup(spec: str, method: Chooser) -> None:
     Raises:
         MethodError: for a method that prunes nothing until its history is filled.
     """
-    rule = method.history if isinstance(method, Method) else None
-    if rule is not None and rule.dense_warmup and method.prunes:
+    rule = method.history if isinstance(method, Method) and method.prunes else None
+    if rule is not None and rule.dense_warmup:
         raise MethodError(
             f"it runs dense until it remembers {rule.window} answers to the same question, and "
             f"every question is asked once: take {spec}:warmup=semantic, or leave it out"

@@ -30,7 +30,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     table.add_column("cell", no_wrap=True)
     for head in HEADS:
         table.add_column(head, justify="right", no_wrap=True)
-    notes = [run["note"] or "" for run in metrics["runs"]]
+    notes = [run.get("note") or "" for run in metrics["runs"]]
     if any(notes):
         table.add_column("", no_wrap=True)
     for run, note in zip(metrics["runs"], notes, strict=True):

@@ -25,6 +25,8 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/ready
 RTX   := $(VENV)/tensorrt-rtx
 RTX_PINS := tensorrt-rtx-cu12-bindings==1.7.1.116 tensorrt-rtx-cu12-libs==1.7.1.116
+HF4   := .venv-hf4
+HF4_PINS := transformers==4.57.6 'huggingface-hub<1' 'tokenizers<0.23'
 export TORCH TORCH_INDEX PYTHON VENV ROS_VENV
 
 .DEFAULT_GOAL := help
@@ -76,6 +78,18 @@ test-ros: setup # the nodes between real processes over DDS, with ROS 2 from whe
 test-gpu: setup $(RTX)
 	$(BIN)/python -m pytest -m gpu
 
+# The last transformers 4, beside the same torch and everything else.
+.PHONY: test-hf4
+test-hf4: $(HF4)/ready # adapters and the VLM room on transformers 4
+	$(HF4)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/pruning/adapters tests/vlm
+
+$(HF4)/ready: $(STAMP)
+	$(BIN)/python -m venv --clear $(HF4)
+	$(HF4)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps $(HF4_PINS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(HF4)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	touch $@
+
 graphs: setup # the graphs that ship beside `mini`, or POLICY=mini-ar: after a change of its architecture or of the exporter
 	$(BIN)/python scripts/pack_graphs.py --policy $(POLICY)
 
@@ -98,5 +112,5 @@ doctor: setup ## check this machine
 	$(BIN)/leanvla doctor
 
 clean: ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(ROS_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(ROS_VENV) $(HF4) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

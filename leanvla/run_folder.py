@@ -57,15 +57,26 @@ def open_run_folder(
         UsageError: when the folder holds something else, another configuration, or results that
             nobody asked to continue.
     """
+    check_run_folder(out, config, resume=resume, ignore=ignore)
     plain = to_plain(config)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: choose another folder with `--out NEW`")
-    if out.is_dir() and {path.name for path in out.iterdir()} - _WRITTEN_FIRST:
-        _check_same(out, plain, resume=resume, ignore=ignore)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     write_json(out / "env.json", environment())
     return out
+
+
+def check_run_folder(
+    out: Path, config: object, *, resume: bool, ignore: Collection[str] = IGNORED
+) -> None:
+    """Refuse what `open_run_folder` refuses, and write nothing.
+
+    Raises:
+        UsageError: as `open_run_folder`.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: choose another folder with `--out NEW`")
+    if out.is_dir() and {path.name for path in out.iterdir()} - _WRITTEN_FIRST:
+        _check_same(out, to_plain(config), resume=resume, ignore=ignore)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -163,7 +163,8 @@ class Method:
 
         Raises:
             MethodError: when the context lacks attention that this method reads.
-            ScoreError: when a score is NaN.
+            ScoreError: when a score is NaN or an embedding not finite (on the CPU; an accelerator
+                is not waited for).
         """
         if keeps_all(ctx):
             return everything(ctx)

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pruning.base import MethodError
+from pruning.topk import no_nan
 from pruning.types import Heads, PruneContext
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ def saliency(ctx: PruneContext) -> Float[Tensor, "g n"]:
 
     Raises:
         MethodError: when the model provided neither.
+        ScoreError: on a NaN (CPU only).
     """
     for kind in ("tower_cls", "tower_mean"):
         if kind in ctx.attention:
-            return ctx.attention[kind].float()
+            return no_nan(ctx.attention[kind].float())
     raise MethodError(
         f"attention inside the vision tower is needed, the model provided: "
         f"{', '.join(provided(ctx))}"

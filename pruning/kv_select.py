@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 NAME = "kv_select"
+EXAMPLE = "kv_select:sinks=4:newest=32"
+ABOUT = "keys and values elected by every query; no token leaves (docs/vlm.md, long contexts)"
 
 
 class Election(NamedTuple):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning.jit import compiled
+from pruning.similarity import finite
 from pruning.topk import host_array, on_host
 
 if TYPE_CHECKING:
@@ -47,9 +48,13 @@ def max_min(
         k: tokens to choose.
         bf16: round the distances to bfloat16, as VLA-Pruner's release does.
         most: no group has more candidates, so static shapes need not be larger; none for all.
+
+    Raises:
+        ScoreError: on an embedding that is not finite (CPU only).
     """
     import torch
 
+    finite(features)
     if bf16 or not on_host(features):
         if most is None or most >= features.shape[1]:
             return greedy_static(distances(features, bf16), candidates, k)

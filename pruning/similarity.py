@@ -25,17 +25,21 @@ def unit(features: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
     return values * _inverse(values)
 
 
-def finite(features: Float[Tensor, "g n d"]) -> Float[Tensor, "g n d"]:
+def finite(features: Float[Tensor, "g *h n d"], what: str = "features") -> Tensor:
     """The features, refused where one is not finite; an accelerator is not waited for.
+
+    Args:
+        features: of every token, heads apart where there are some.
+        what: the word for them in the sentence that refuses.
 
     Raises:
         ScoreError: on a NaN or an infinity (CPU only).
     """
     if not on_host(features) or isfinite(features.float().sum().item()):
         return features
-    for group, token in (~features.isfinite()).any(-1).nonzero()[:1].tolist():
+    for group, *_, token in (~features.isfinite()).any(-1).nonzero()[:1].tolist():
         raise ScoreError(
-            f"features of token {token} in group {group} are not finite (NaN or overflow): run the "
+            f"{what} of token {token} in group {group} are not finite (NaN or overflow): run the "
             "model in float32 or bfloat16"
         )
     return features

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Bool, Float, Float32, Int64
+    from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
 
@@ -56,8 +56,7 @@ def top_mask(scores: Float[Tensor, "g n"], k: int) -> Bool[Tensor, "g n"]:
         ScoreError: on a NaN (CPU only), or when `scores` is not `[g, n]` with `n >= k >= 1`.
     """
     if on_host(scores) and scores.ndim == 2 and 1 <= k <= scores.shape[1]:
-        values = scores.float()
-        _refuse_nan(values)
+        values = no_nan(scores.float())
         mask = values >= values.topk(k, dim=-1).values[:, -1:]
         if mask.sum(-1).tolist() == [k] * len(mask):  # no tie at the border: nothing to sort
             return mask
@@ -74,11 +73,18 @@ def _ranked(scores: Tensor, k: int) -> Int64[Tensor, "g k"]:
     return scores.float().sort(dim=-1, descending=True, stable=True).indices[:, :k]
 
 
-def _refuse_nan(values: Float32[Tensor, "g n"]) -> None:
-    if not isnan(values.sum().item()):  # one pass where there is none; opposite infinities, too
-        return
-    for group, token in values.isnan().nonzero()[:1].tolist():
+def no_nan(scores: Float[Tensor, "g n"]) -> Float[Tensor, "g n"]:
+    """The scores, refused where one is NaN; an accelerator is not waited for.
+
+    Raises:
+        ScoreError: on a NaN (CPU only).
+    """
+    # One pass where there is none; opposite infinities sum to NaN, too.
+    if not on_host(scores) or not isnan(scores.float().sum().item()):
+        return scores
+    for group, token in scores.isnan().nonzero()[:1].tolist():
         raise ScoreError(f"score of token {token} in group {group} is NaN: the model overflowed")
+    return scores
 
 
 def membership(indices: Int64[Tensor, "g k"], n: int) -> Bool[Tensor, "g n"]:

@@ -14,7 +14,7 @@ from lmms_eval.api.registry import register_model
 from pruning.registry import make_method
 from vlm.lmms_eval_plugin import MODEL_ID
 from vlm.model import load_vlm
-from vlm.pruned import pruned
+from vlm.pruned import pruned, seed_of
 from vlm.video import sample_video
 from vlm.zoo import resolve_model
 
@@ -92,7 +92,7 @@ class PrunedModel(lmms):
         parts = [part for message in messages for part in message["content"]]
         text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         inputs = self.vlm.prepare(text, list(self._pictures(parts)))
-        with pruned(self.vlm.model, self.method):
+        with pruned(self.vlm.model, self.method, seed_of(task, str(doc_id))):
             answer = self.vlm.answer(inputs, settings.get("max_new_tokens", LONGEST_ANSWER)).text
         for stop in _stops(settings):
             answer = answer.partition(stop)[0]

@@ -1,4 +1,8 @@
-"""Peak memory of a stretch of work: of the GPU, or of this process as the kernel counts it."""
+"""Peak memory: of the GPU for a stretch of work, of this process for a whole run.
+
+Cells answer in turn in one process, whose peak is that of the largest of them: on a CPU there is no
+figure of one cell.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,22 @@ from pathlib import Path
 
 import torch
 
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_STATUS = Path("/proc/self/status")
 
 
 def reset_peak(device: str) -> None:
-    """Begin a stretch."""
+    """Begin a stretch on a GPU."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        _CLEAR.write_text("5", encoding="ascii")
-    except OSError:
-        return
 
 
 def peak_mb(device: str) -> float | None:
-    """Peak since `reset_peak`, MB (10^6 bytes); None where the system does not tell.
+    """Peak of the GPU since `reset_peak`, MB (10^6 bytes); None on a CPU."""
+    return torch.cuda.max_memory_allocated() / 1e6 if device.startswith("cuda") else None
 
-    On a CPU it is the whole process, interpreter and libraries included.
-    """
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 1e6
+
+def process_peak_mb() -> float | None:
+    """Peak of this process since it began, MB, libraries included; None where nobody tells."""
     try:
         lines = _STATUS.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -41,7 +41,7 @@ class Answer:
         decode_ms: every further token.
         prompt_tokens: tokens of the prompt, visual ones included.
         visual_tokens: visual ones.
-        peak_memory_mb: peak of this answer; see `vlm.memory`.
+        peak_memory_mb: of the GPU for this answer; None on a CPU.
     """
 
     text: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pruning.adapters import prune
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pruning.adapters.kv import KVSession
     from pruning.adapters.session import Session
     from pruning.base import Method
+    from vlm.model import Answer, Vlm
 
     Chooser = Method | KVSelect
 
@@ -68,8 +70,13 @@ class SlotWatch:
 
 
 @contextmanager
-def pruned(model: Any, method: Chooser) -> Iterator[Watch | SlotWatch]:
+def pruned(model: Any, method: Chooser, seed: int = 0) -> Iterator[Watch | SlotWatch]:
     """The model with this method inside, for as long as the context lasts.
+
+    Args:
+        model: a vision-language model.
+        method: what chooses.
+        seed: for methods that draw; see `seed_of`.
 
     Raises:
         AdapterError: when there is no adapter for the model, or the method needs what it lacks.
@@ -84,5 +91,27 @@ def pruned(model: Any, method: Chooser) -> Iterator[Watch | SlotWatch]:
     if not method.prunes:
         yield Watch(None)
         return
-    with prune(model, method) as session:
+    with prune(model, method, seed=seed) as session:
         yield Watch(session)
+
+
+def seed_of(task: str, question: str) -> int:
+    """The seed of a question: another one for another question, the same in every run.
+
+    Every question has a session of its own; with one seed, `random` would be one fixed set.
+    """
+    return int.from_bytes(sha256(f"{task}\n{question}".encode()).digest()[:4], "big")
+
+
+def ask(
+    vlm: Vlm, method: Chooser, inputs: dict[str, Any], max_new_tokens: int, seed: int
+) -> tuple[Answer, Trace]:
+    """One answer with a method at work, and what it did; nothing is remembered from before.
+
+    Raises:
+        AdapterError: as `pruned`.
+        MethodError: as `pruned`.
+    """
+    with pruned(vlm.model, method, seed) as watch:
+        answer = vlm.answer(inputs, max_new_tokens)
+        return answer, watch.trace()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from vlm.pruned import pruned
+from vlm.pruned import ask, seed_of
 from vlm.retained import Retained, retained
 from vlm.store import Cell, Record
 
@@ -56,13 +56,12 @@ class Plan:
 def run(
     plan: Plan, vlm: Vlm, store: AnswerStore, report: Callable[[Record], None] | None = None
 ) -> None:
-    """Ask what is missing.
+    """Ask what is missing; cells are warm already, see `vlm.fit`.
 
     Raises:
         AdapterError: when the model cannot be pruned by a method.
         MissingDataError: when a picture is not there.
     """
-    warm: set[Cell] = set()
     for task, questions in plan.asked:
         for number, question in enumerate(questions):
             cells = [c for c in plan.methods if (task.name, question.id, c) not in store]
@@ -70,23 +69,24 @@ def run(
                 continue
             pictures = question.media.load()
             inputs = vlm.prepare(question.prompt, pictures)
-            turn = number % len(cells)
+            turn, seed = number % len(cells), seed_of(task.name, question.id)
             for cell in cells[turn:] + cells[:turn]:
-                method = plan.methods[cell]
-                if cell not in warm:
-                    _ask(vlm, method, inputs, task.max_new_tokens)
-                    warm.add(cell)
-                answer, trace = _ask(vlm, method, inputs, task.max_new_tokens)
+                answer, trace = ask(vlm, plan.methods[cell], inputs, task.max_new_tokens, seed)
                 record = _record(task, question, cell, answer, trace, vlm, len(pictures))
                 store.append(record)
                 if report:
                     report(record)
 
 
-def look(vlm: Vlm, method: Chooser, question: Question) -> tuple[Int64[ndarray, " k"], ...]:
-    """Which tokens of every picture live, for pictures in a report; nothing when all do."""
+def look(
+    vlm: Vlm, method: Chooser, task: Task, question: Question
+) -> tuple[Int64[ndarray, " k"], ...]:
+    """Which tokens of every picture lived when this was asked, for pictures in a report.
+
+    Nothing when all do.
+    """
     inputs = vlm.prepare(question.prompt, question.media.load())
-    return _ask(vlm, method, inputs, 1)[1].kept or ()
+    return ask(vlm, method, inputs, 1, seed_of(task.name, question.id))[1].kept or ()
 
 
 def take(questions: Sequence[Question], limit: int) -> list[Question]:
@@ -103,12 +103,6 @@ def take(questions: Sequence[Question], limit: int) -> list[Question]:
     names = list(groups)
     chosen = [names[i * len(names) // count] for i in range(count)]
     return [question for name in chosen for question in groups[name]]
-
-
-def _ask(vlm: Vlm, method: Chooser, inputs: dict, max_new_tokens: int) -> tuple[Answer, Trace]:
-    with pruned(vlm.model, method) as watch:
-        answer = vlm.answer(inputs, max_new_tokens)
-        return answer, watch.trace()
 
 
 def _kept_tokens(answer: Answer, trace: Trace) -> int:

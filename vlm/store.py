@@ -48,7 +48,7 @@ class Record(msgspec.Struct, frozen=True):
         kept_tokens: visual ones that live at the last layer.
         layer_tokens: tokens that each decoder layer computed in the prefill.
         selection_ms: time of scores and selections, part of `prefill_ms`.
-        peak_memory_mb: peak of the answer.
+        peak_memory_mb: of the GPU for this answer; None on a CPU.
         recall: of the patches of what was asked about; mean over the pictures that show it.
         iou: likewise.
         precision_omega: share of the kept patches on what was asked about or the gripper.

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from inspect import cleandoc
 from typing import TYPE_CHECKING
 
+import tyro
+
+from leanvla.errors import UsageError
 from pruning.cards import describe
-from pruning.registry import WRAPPERS, all_methods
+from pruning.kv_select import ABOUT, EXAMPLE, NAME, KVSelect
+from pruning.registry import WRAPPERS, all_methods, find_method
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pruning.base import Method
     from pruning.cards import FieldCard, MethodCard
 
 SCHEMA = "leanvla.methods/2"
@@ -22,35 +30,58 @@ CUTS = (
 )
 
 
+ELSEWHERE = f"{NAME}: in `leanvla vlm` alone, as {EXAMPLE}: {ABOUT}"
+
+
 @dataclass(frozen=True)
 class Methods:
-    """List the pruning methods.
+    """List the pruning methods, or say all there is to say of some.
 
     Attributes:
+        names: methods or wrappers, e.g. `fastv quota`; all of them in short when left out.
         json: machine-readable output instead of a table.
     """
 
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
     json: bool = False
 
 
 def run(args: Methods) -> int:
-    """Print the list; returns the exit code."""
-    cards = [describe(kind) for kind in (*all_methods().values(), *WRAPPERS.values())]
+    """Print the list; returns the exit code.
+
+    Raises:
+        MethodError: for an unknown name; says the nearest.
+        UsageError: for the card of what is no method.
+    """
+    names = [name.partition(":")[0] for name in args.names]
+    if args.json and NAME in names:
+        raise UsageError(f"{ELSEWHERE}. It has no card: leave --json out")
+    kinds = [find_method(name) for name in names if name != NAME]
+    if not names:
+        kinds = [*all_methods().values(), *WRAPPERS.values()]
     if args.json:
-        print(json.dumps({"schema": SCHEMA, "methods": [asdict(card) for card in cards]}, indent=2))
+        cards = [asdict(describe(kind)) for kind in kinds]
+        print(json.dumps({"schema": SCHEMA, "methods": cards}, indent=2))
         return 0
-    _print_table(cards)
+    if NAME in names:
+        print(f"{ELSEWHERE}\n\n{cleandoc(KVSelect.__doc__ or '')}\n")
+    _print_table(kinds, whole=bool(names))
+    if not names:
+        print(ELSEWHERE)
     return 0
 
 
-def _print_table(cards: list[MethodCard]) -> None:
+def _print_table(kinds: Iterable[type[Method]], *, whole: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    for card in cards:
+    for kind in kinds:
+        card = describe(kind)
         name = f"{card.name}+…" if card.wraps else card.name
         console.print(f"[bold]{name}[/bold]  {card.summary}", highlight=False)
+        if whole:
+            console.print(_more(kind), highlight=False, markup=False)
         for key, value in _facts(card).items():
             console.print(f"  {key:<6} {value}", highlight=False)
         table = Table(box=None, show_header=False, padding=(0, 2))
@@ -59,6 +90,12 @@ def _print_table(cards: list[MethodCard]) -> None:
         console.print(table)
         console.print()
     console.print(CUTS, highlight=False)
+
+
+def _more(kind: type[Method]) -> str:
+    """What a docstring says behind its first line and before its fields."""
+    text = cleandoc(kind.__doc__ or "").partition("Attributes:")[0].partition("\n")[2].strip()
+    return f"\n{text}\n" if text else ""
 
 
 def _facts(card: MethodCard) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.macs import prefill_macs
 from sim.statistics import paired_difference, percentile, wilson_interval
+from vlm.fit import without_history
 from vlm.runner import DENSE
 from vlm.types import Judged
 
@@ -36,7 +37,8 @@ def summarise(plan: Plan, store: AnswerStore, model: str, shape: DecoderShape) -
         for cell in plan.methods:
             records = store.of(asked.task.name, cell)
             if records:
-                runs.append({"model": model} | _cell(asked, cell, records, dense, shape))
+                note = {"note": without_history(cell.method, plan.methods[cell])}
+                runs.append({"model": model} | _cell(asked, cell, records, dense, shape) | note)
     return {"schema": SCHEMA, "runs": runs}
 
 

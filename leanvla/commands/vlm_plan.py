@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from leanvla.commands.arguments import parse_options, parse_ratio, split_list
 from leanvla.errors import UsageError
-from pruning.kv_select import NAME, kv_select_named
-from pruning.registry import make_method
-from vlm.errors import TaskError
+from pruning.base import MethodError
+from pruning.kv_select import ABOUT, EXAMPLE, NAME, kv_select_named
+from pruning.registry import WRAPPERS, all_methods, make_method
+from pruning.spelling import did_you_mean
+from vlm.errors import MissingDataError, TaskError
 from vlm.runner import DENSE, Asked, Plan, take
 from vlm.store import Cell
 from vlm.tasks.registry import all_tasks, find_task
 from vlm.types import ReadOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from leanvla.commands.vlm import VlmConfig
     from vlm.pruned import Chooser
 
@@ -38,17 +42,25 @@ def make_plan(config: VlmConfig) -> Plan:
         MethodError: for an unknown method or field.
         BudgetError: for a keep ratio outside (0, 1].
         TaskError: for an unknown task, or a file that is not in the published format.
-        MissingDataError: for a data set that is not there.
+        MissingDataError: naming every data set that is not there.
     """
     options = ReadOptions(config.split, config.frames)
     methods = _methods(config)
-    asked = []
+    asked, missing = [], []
     for name in split_list(config.tasks, "--tasks"):
         task = find_task(name)
-        questions = take(task.read(config.data, options), config.limit)
+        try:
+            questions = take(task.read(config.data, options), config.limit)
+        except MissingDataError as error:
+            missing.append(str(error))
+            continue
         if not questions:
             raise TaskError(f"{config.data / name} holds no question of {name}: {task.where}")
         asked.append(Asked(task, questions))
+    if missing:
+        raise MissingDataError(
+            f"{'; '.join(missing)} (DATA is the folder given by --data, {config.data})"
+        )
     return Plan(methods, tuple(asked))
 
 
@@ -65,13 +77,19 @@ def _methods(config: VlmConfig) -> dict[Cell, Chooser]:
 
 
 def _method(name: str, keep: float, fields: dict[str, Any]) -> Chooser:
-    if name.partition(":")[0] == NAME:
+    plain = name.partition(":")[0]
+    if plain == NAME:
         return kv_select_named(name, keep)
+    hint = did_you_mean(plain, [*all_methods(), *WRAPPERS, NAME], ", ")
+    if NAME in hint:
+        raise MethodError(f"unknown pruning method {plain!r}{hint} {EXAMPLE}: {ABOUT}")
     return make_method(name, keep=keep, **fields)
 
 
-def print_tasks() -> int:
-    """One line per task, and what to put where."""
+def print_tasks(data: Path) -> int:
+    """One line per task, and what to put where; then where methods are listed."""
     for task in all_tasks():
         print(f"{task.name:<12} {task.about}\n{'':<12} {task.where}")
+    print(f"\nDATA is the folder given by --data: {data}")
+    print(f"Methods: `leanvla methods`, and here alone {EXAMPLE}: {ABOUT}")
     return 0

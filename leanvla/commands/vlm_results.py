@@ -10,6 +10,7 @@ from leanvla.commands.vlm_metrics import summarise
 from leanvla.report.vlm import write_report
 from leanvla.report.vlm_console import print_table
 from leanvla.run_folder import environment, write_json
+from vlm.memory import process_peak_mb
 
 if TYPE_CHECKING:
     from leanvla.commands.vlm import VlmConfig
@@ -27,6 +28,7 @@ class Results:
     ) -> None:
         self._config, self._plan, self._store, self._shape = config, plan, store, shape
         self._pictures: list[Picture] = []
+        self._peak_mb: float | None = None
 
     def on_disk(self) -> bool:
         """Whether an earlier run came to its end and wrote everything."""
@@ -44,6 +46,7 @@ class Results:
 
     def write(self, notice: str = "") -> None:
         """Write `metrics.json` and `report.html`; a `notice` says why the run is not whole."""
+        self._peak_mb = process_peak_mb()
         metrics = self._metrics(notice)
         folder = self._config.out
         write_json(folder / "metrics.json", metrics)
@@ -52,18 +55,21 @@ class Results:
         )
 
     def show(self) -> int:
-        """Print the table or JSON."""
-        metrics = self._metrics()
+        """Print the table or JSON of what is on disk."""
+        metrics = json.loads((self._config.out / "metrics.json").read_text(encoding="utf-8"))
         if self._config.json:
             print(json.dumps(metrics, indent=2))
         else:
             print_table(metrics)
+        if metrics.get("process_peak_memory_mb"):
+            _say(f"peak memory of the process: {metrics['process_peak_memory_mb']:.0f} MB")
         _say(f"report: {self._config.out / 'report.html'}")
         return 0
 
     def _metrics(self, notice: str = "") -> dict[str, Any]:
         metrics = summarise(self._plan, self._store, self._config.model, self._shape)
-        return {"schema": metrics["schema"], "notice": notice or None, "runs": metrics["runs"]}
+        head = {"schema": metrics["schema"], "notice": notice or None}
+        return head | {"process_peak_memory_mb": self._peak_mb, "runs": metrics["runs"]}
 
     def _conditions(self) -> dict[str, object]:
         """What a stranger needs to repeat the run."""
@@ -76,6 +82,7 @@ class Results:
             "method options": ", ".join(config.option) or "defaults",
             "number format": config.dtype,
             "device": f"{config.device}, {config.threads} thread(s)",
+            "peak memory of the process": f"{self._peak_mb:.0f} MB" if self._peak_mb else "unknown",
             "processor": machine["cpu_model"],
             "system": machine["platform"],
             "python": machine["python"],

@@ -8,7 +8,13 @@ more episodes or questions. After a change of the model its list is emptied by h
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from pruning.kv_select import NAME as KV_SELECT
+from pruning.registry import make_method
+from sim.statistics import wilson_interval
+from vlm.fit import without_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +69,7 @@ def _merged(
 ) -> dict[str, Any]:
     cells: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in (*kept["runs"], *rows):
-        place = tuple(row[name] for name in key)
+        place = tuple(row.get(name, 0.0) for name in key)  # a refused one has no budget
         if place not in cells or _weight(row) >= _weight(cells[place]):
             cells[place] = row
     return kept | {"runs": [cells[name] for name in sorted(cells)]}
@@ -98,25 +104,40 @@ def _tabletop(listed: Sequence[str], measured: dict[str, Any]) -> str:
 
 
 def _scenes(listed: Sequence[str], measured: dict[str, Any]) -> str:
-    cells = {(r["method"], r["keep"]): r for r in measured["runs"] if r["task"] == "scene_qa"}
+    mine = [run for run in measured["runs"] if run["task"] == "scene_qa"]
+    cells = {(run["method"], run["keep"]): run for run in mine if "refused" not in run}
+    refused = {run["method"]: run["refused"] for run in mine if "refused" in run}
     dense = cells.get(DENSE)
-    said = "not measured"
+    said, asked = "not measured", 0
     if dense:
         existence = f", existence {dense['existence']:.1%}" if dense["existence"] else ""
-        said = f"{_right(dense)} of {dense['questions']:,} questions{existence}"
+        asked = dense["questions"]
+        said = f"{_right(dense, asked)}, {asked:,} questions{existence}"
     text = (
-        f"Model `{measured['model']}`; dense: {said}. Share of right answers, and in brackets the "
-        f"share of patches with what was asked about that live (recall). {_EMPTY}; a method may "
-        "refuse a model whose layout lacks what it needs."
+        f"Model `{measured['model']}`; dense: {said}. Share of right answers to as many questions, "
+        "unless a cell says to how many; with it Wilson's 95 % interval in percent, in brackets "
+        "the share of patches with what was asked about that live (recall). The questions are the "
+        "same in every cell; paired differences, which are narrower, stand in the report of a run. "
+        f"Every question is asked once, so that nothing is remembered. {_EMPTY}."
     )
     head = _head("Accuracy on `scene_qa`", measured, text)
     if not cells:
         return head + _NOTHING
-    return head + _by_keep(listed, cells, KEEPS, _right)
+    return head + _by_keep(
+        listed, cells, KEEPS, lambda run: _right(run, asked), _unremembered, refused
+    )
+
+
+def _unremembered(name: str) -> str:
+    """What to say beside a method's name where every question is asked once."""
+    if name.partition(":")[0] == KV_SELECT:
+        return ""
+    note = without_history(name, make_method(name, keep=KEEPS[0]))
+    return f" ({note})" if note else ""
 
 
 def _needles(measured: dict[str, Any]) -> str:
-    runs = [run for run in measured["runs"] if run["task"] == "needle"]
+    runs = [r for r in measured["runs"] if r["task"] == "needle" and "refused" not in r]
     text = (
         "The needle probe: one small object in one frame of many. Accuracy against the length of "
         "the context; a second is one frame."
@@ -179,13 +200,20 @@ def _by_keep(
     cells: Cells,
     keeps: Sequence[float],
     show: Callable[[Mapping[str, Any] | None], str],
+    note: Callable[[str], str] = lambda name: "",
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """One row per method, those with fields below; an empty cell was not measured."""
-    others = {method for method, _ in cells} - {*listed, "dense"}
-    rows = [
-        [f"`{name}`", *(show(cells.get((name, keep))) for keep in keeps)]
-        for name in [*listed, *sorted(others)]
-    ]
+    """One row per method, those with fields below; an empty cell was not measured.
+
+    A `note` stands behind a name, the reason of a refusal in the first cell.
+    """
+    measured = {method for method, _ in cells}
+    rows = []
+    for name in [*listed, *sorted((measured | refused.keys()) - {*listed, "dense"})]:
+        shown = [show(cells.get((name, keep))) for keep in keeps]
+        if name in refused and name not in measured:
+            shown[0] = f"refused: {refused[name]}"
+        rows.append([f"`{name}`{note(name)}", *shown])
     return _grid(["method", *(f"keep {keep:g}" for keep in keeps)], rows)
 
 
@@ -200,11 +228,15 @@ def _rate(run: Mapping[str, Any] | None) -> str:
     return f"{run['successes']}/{run['episodes']} = {run['successes'] / run['episodes']:.0%}"
 
 
-def _right(run: Mapping[str, Any] | None) -> str:
+def _right(run: Mapping[str, Any] | None, asked: int) -> str:
+    """`82.8% 77–87 (89%)`; how many questions, where it is not the usual number."""
     if run is None:
         return ""
+    n = run["questions"]
+    low, high = wilson_interval(round(run["accuracy"] * n), n)
+    of = "" if n == asked else f" of {n:,}"
     recall = "" if run["recall"] is None else f" ({run['recall']:.0%})"
-    return f"{run['accuracy']:.1%}{recall}"
+    return f"{run['accuracy']:.1%}{of} {low * 100:.0f}–{high * 100:.0f}{recall}"
 
 
 def _took(row: Mapping[str, Any] | None) -> str:

@@ -80,12 +80,13 @@ def _accuracy_row(run: Run) -> list[str]:
     low, high = run["accuracy_ci95"]
     paired = run["paired_difference_to_dense"]
     shown = f"{run['accuracy']:.1%} <small>{low * 100:.1f} – {high * 100:.1f}</small>"
+    label = escape(name(run)) + (f" <small>{escape(run['note'])}</small>" if run["note"] else "")
     if not paired or not paired["n"]:
-        return [escape(name(run)), shown, "–", "–", "–", str(run["questions"])]
+        return [label, shown, "–", "–", "–", str(run["questions"])]
     down, up = paired["ci95"]
     kind = "good" if down > 0 else "bad" if up < 0 else ""
     return [
-        escape(name(run)),
+        label,
         shown,
         f'<span class="{kind}">{paired["difference"] * 100:+.1f}</span> '
         f"<small>{down * 100:+.1f} to {up * 100:+.1f}</small>",
@@ -97,10 +98,15 @@ def _accuracy_row(run: Run) -> list[str]:
 
 def _cost(runs: Sequence[Run]) -> str:
     times = ("prefill ms", "decode ms", "whole ms", "selection ms")
-    gains = ("prefill speed-up", "whole", "MACs", "dense layers", "peak MB")
+    gains = ("prefill speed-up", "whole", "MACs", "dense layers")
+    peaks = [run["peak_memory_mb"] for run in runs]
+    memory = ("GPU peak MB",) if any(peaks) else ()
+    rows = (
+        _cost_row(r) + [_show(p, ".0f") for _ in memory] for r, p in zip(runs, peaks, strict=True)
+    )
     return table(
-        ("", "tokens kept", *times, *gains),
-        map(_cost_row, runs),
+        ("", "tokens kept", *times, *gains, *memory),
+        rows,
         "Medians, small figures p95; decode is per token. Speed-up: median over the questions of "
         "dense time over this one. MACs: dense over this one, prefill of the decoder alone, "
         "4nd² + 2n²d + 3ndm per layer; no tower, no decoding.",
@@ -120,7 +126,6 @@ def _cost_row(run: Run) -> list[str]:
         _show(run["query_speedup_p50"], ".2f", "×"),
         _show(run["prefill_macs_ratio"], ".2f", "×"),
         f"{layers['dense']} of {layers['of']}",
-        _show(run["peak_memory_mb"], ".0f"),
     ]
 
 

@@ -30,9 +30,13 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     table.add_column("cell", no_wrap=True)
     for head in HEADS:
         table.add_column(head, justify="right", no_wrap=True)
-    for run in metrics["runs"]:
-        table.add_row(run["task"], name(run), *_row(run))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+    notes = [run.get("note") or "" for run in metrics["runs"]]
+    if any(notes):
+        table.add_column("", no_wrap=True)
+    for run, note in zip(metrics["runs"], notes, strict=True):
+        table.add_row(run["task"], name(run), *_row(run), *([note] if any(notes) else []))
+    wide = PLAIN_WIDTH + max(map(len, notes), default=0)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else wide
     Console(width=width, highlight=False).print(table)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vlm.model import Vlm
     from vlm.runner import Plan
+    from vlm.tasks.base import Task
     from vlm.types import Question
 
 MOST_FRAMES = 4
@@ -32,7 +33,7 @@ def overlays(vlm: Vlm, plan: Plan, count: int) -> list[Picture]:
         for question in _choose(questions, count):
             wanted = question.prompt.partition("\n")[0]
             caption = f"{task.name}: “{wanted}” {question.answers[0]}"
-            strips.append(Picture(caption, tuple(_strip(vlm, plan, question))))
+            strips.append(Picture(caption, tuple(_strip(vlm, plan, task, question))))
     return strips
 
 
@@ -43,7 +44,7 @@ def _choose(questions: Sequence[Question], count: int) -> list[Question]:
     return [telling[i * len(telling) // number] for i in range(number)]
 
 
-def _strip(vlm: Vlm, plan: Plan, question: Question) -> Iterator[tuple[str, bytes]]:
+def _strip(vlm: Vlm, plan: Plan, task: Task, question: Question) -> Iterator[tuple[str, bytes]]:
     pictures = question.media.load()[:MOST_FRAMES]
     frames = [np.asarray(picture.resize((SIDE_PX, SIDE_PX))) for picture in pictures]
     inputs = vlm.prepare(question.prompt, question.media.load())
@@ -52,7 +53,7 @@ def _strip(vlm: Vlm, plan: Plan, question: Question) -> Iterator[tuple[str, byte
         if cell == DENSE:
             yield "dense", png(np.hstack(frames))
             continue
-        kept = look(vlm, method, question)
+        kept = look(vlm, method, task, question)
         drawn = [draw_kept(f, k, tokens) for f, k in zip(frames, kept, strict=False)]
         if drawn:
             yield str(cell), png(np.hstack(drawn))

@@ -23,7 +23,9 @@ GROUP = "leanvla.adapters"
 PAGE = "docs/adapters.md"
 
 
-def prune(model: Any, method: Method | str, keep: float | int | None = None) -> Session:
+def prune(
+    model: Any, method: Method | str, keep: float | int | None = None, *, seed: int = 0
+) -> Session:
     """Prune visual tokens in `model` for as long as the returned context lasts.
 
     Nothing of the model is changed: hooks are set on entering and taken off on leaving, also after
@@ -38,6 +40,10 @@ def prune(model: Any, method: Method | str, keep: float | int | None = None) -> 
             `"vla_pruner"`, `"quota+divprune"`.
         keep: with a name, the budget: tokens of each view (image, tile or video frame) that live,
             as a ratio in (0, 1] or a count. A method has its own already.
+        seed: for methods that draw (`random`, `zoo_prune`): each prefill draws from the seed and
+            its number in the session, so that the same seed and the same prompts in the same order
+            give the same sets, and another seed gives others. Give one per question where every
+            question has a session of its own.
 
     Returns:
         The session: `counts` (selections, tokens in and out of every layer, time) and `kept`
@@ -45,17 +51,23 @@ def prune(model: Any, method: Method | str, keep: float | int | None = None) -> 
 
     Raises:
         AdapterError: for an unsupported model (lists those that are supported), or a method whose
-            needs this model cannot meet (says which, and why).
+            needs this model cannot meet (says which, and why); or a seed that is no whole number
+            of at least 0, or given to an object that draws by its own.
         MethodError: for an unknown name, an impossible cut, or `keep` given twice.
         BudgetError: for an impossible `keep`.
     """
     method = _method(method, keep)
     if hasattr(model, "pruning_session"):
+        if seed:
+            raise AdapterError(
+                f"seed is {seed}, and {type(model).__name__} draws by episode and query itself: "
+                "leave seed out"
+            )
         return model.pruning_session(method)
     family = family_of(model)
     from pruning.adapters.hooks import HookSession
 
-    return HookSession(model, family, method)
+    return HookSession(model, family, method, seed)
 
 
 def supported() -> list[str]:

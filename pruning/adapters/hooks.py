@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
+import numpy as np
 import torch
 
 from pruning.adapters.cache import Step, is_filled, step_on, write_book
@@ -28,7 +29,6 @@ from pruning.transition import transition_variation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import numpy as np
     from jaxtyping import Bool, Int64
     from torch import Tensor
 
@@ -62,9 +62,9 @@ class Prompt(NamedTuple):
 class HookSession(Session):
     """A session on a Hugging Face model; see `prune`."""
 
-    def __init__(self, model: Any, family: Family, method: Method) -> None:
+    def __init__(self, model: Any, family: Family, method: Method, seed: int = 0) -> None:
         super().__init__(method)
-        self.family = family
+        self.family, self.seed = family, _checked(seed)
         self.core = family.core(model)
         decoder = family.decoder(self.core)
         _check_needs(method, family)
@@ -204,7 +204,7 @@ class HookSession(Session):
             self._asked, self._memory = prompt.ids, {}
         if self._recall is not None:
             self._recall.turn(same)
-        shown, seed = [one.tower for one in encoded], self.counts.prefills
+        shown, seed = [one.tower for one in encoded], seed_of(self.seed, self.counts.prefills)
         self._walk = Walk(self.plan, rows, prompt.real, shown, self._memory, self._recall, seed)
         self.counts.dense_warmups += self._walk.dense
         self._walk.embeds = kwargs["inputs_embeds"].detach()
@@ -332,6 +332,17 @@ def shadowed(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Iterator[None
             delattr(owner, name)
         else:
             setattr(owner, name, own)
+
+
+def seed_of(seed: int, prefill: int) -> int:
+    """What a prefill of a session draws from: 32 bits, which is what torch's generator reads."""
+    return int(np.random.SeedSequence((seed, prefill)).generate_state(1)[0])
+
+
+def _checked(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise AdapterError(f"seed is {seed!r}: give a whole number, 0 or more")
+    return seed
 
 
 def _check_needs(method: Method, family: Family) -> None:

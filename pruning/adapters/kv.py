@@ -1,6 +1,6 @@
 """Keys and values chosen anew by every query: for long contexts, where nothing may be lost.
 
-    with select_kv(model, KVSelect(most=0.25)) as session:
+    with select_kv(model, KVSelect(sinks=4, most=0.25, newest=32)) as session:
         model.generate(**inputs)
     session.counts.attended_share
 
@@ -53,6 +53,7 @@ class KVCounts:
         reused: elections of an earlier query that stood.
         attended: slots attended to, summed over queries.
         slots: slots that there were.
+        longest: slots of the longest context.
         election_ms: time of votes and gathers, milliseconds.
     """
 
@@ -61,6 +62,7 @@ class KVCounts:
     reused: int = 0
     attended: int = 0
     slots: int = 0
+    longest: int = 0
     election_ms: float = 0.0
 
     @property
@@ -131,13 +133,18 @@ class KVSession:
         """Stop; the model is as it was.
 
         Raises:
-            MethodError: when no layer's attention came by.
+            MethodError: when no layer's attention came by, or every query attended to all slots, so
+                that a dense result cannot pass for another one.
         """
         self._config._attn_implementation = self._before
         for attention in self._attentions:
             _sessions.pop(attention, None)
-        if kind is None and not self.counts.queries:
+        if kind is not None:
+            return
+        if not self.counts.queries:
             raise MethodError("no query came by: run the model inside the context")
+        if not self.counts.elections:
+            raise MethodError(_all_fits(self.select, self.counts.longest))
 
     def attend(
         self,
@@ -175,6 +182,7 @@ class KVSession:
         counts, slots = self.counts, key.shape[2]
         counts.queries += 1
         counts.slots += slots
+        counts.longest = max(counts.longest, slots)
         if election is not None:
             counts.elections += 1
             counts.reused += last is not None and election.query is last.query
@@ -185,6 +193,15 @@ class KVSession:
         heads = query.shape[1] // key.shape[1]
         key, value = (x.repeat_interleave(heads, 1) for x in (key, value))
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
+def _all_fits(select: KVSelect, slots: int) -> str:
+    return (
+        f"nothing was elected: {select.sinks} first slots, {select.count(slots)} elected and "
+        f"{select.newest} newest ones are no fewer than the {slots} of the longest context, so "
+        "every query saw all of it: give a longer prompt, or smaller sizes, e.g. "
+        "KVSelect(sinks=4, most=0.25, newest=32), kv_select:sinks=4:newest=32"
+    )
 
 
 def _attention(

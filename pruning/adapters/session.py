@@ -50,7 +50,7 @@ class Session:
         method: what chooses.
         counts: what happened so far.
         kept: survivors at the last layer of the last prefill: per sample, per view, the indices
-            into the view, sorted.
+            into the view, sorted; empty before one, and where the method keeps everything.
     """
 
     def __init__(self, method: Method) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pruning.base import Method, MethodError, everything, keeps_all
 from pruning.context import part, take
-from pruning.similarity import cosines
+from pruning.similarity import cosines, finite
 from pruning.topk import top_k
 from pruning.types import Selection
 
@@ -57,6 +57,7 @@ class DART(Method):
         """Pivots first, then each pivot's share."""
         if keeps_all(ctx):
             return everything(ctx)
+        finite(ctx.features)
         hidden, text = part(ctx, "hidden"), part(ctx, "text_hidden")
         visual = top_k(_norm(hidden), min(self.pivots, ctx.keep))
         words = _norm(text)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pruning.base import Method, everything, keeps_all
 from pruning.maxmin import max_min
-from pruning.similarity import finite
 from pruning.sketch import check_width, sketch
 from pruning.types import Selection
 
@@ -50,6 +49,6 @@ class DivPrune(Method):
             return everything(ctx)
         import torch
 
-        folded = sketch(finite(ctx.features), self.sketch)
+        folded = sketch(ctx.features, self.sketch)
         every = torch.ones(ctx.features.shape[:2], dtype=torch.bool, device=ctx.features.device)
         return Selection(max_min(folded, every, ctx.keep))

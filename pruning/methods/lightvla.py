@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pruning.base import Method
 from pruning.context import part
+from pruning.similarity import finite
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -46,7 +47,8 @@ class LightVLA(Method):
         """Votes, and the mean softmax score, which is below 1, for ties."""
         from torch.nn.functional import one_hot
 
-        patches, task = ctx.features.float(), _norm(part(ctx, "text_features").float())
+        patches = finite(ctx.features).float()
+        task = _norm(finite(part(ctx, "text_features"), "text features").float())
         n, width = patches.shape[1:]
         asked = task @ patches.mT * width**-0.5  # [t, n]: no product of patches with patches
         logits = asked.mT / _length(patches)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pruning.base import Method, MethodError, everything, keeps_all
 from pruning.context import part
+from pruning.similarity import finite
+from pruning.topk import no_nan
 from pruning.types import Selection
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Oracle(Method):
 
         Raises:
             MethodError: for more than one sample, whose answers would mix.
+            ScoreError: when an embedding or an answer is not finite.
         """
         if keeps_all(ctx):
             return everything(ctx)
@@ -58,6 +61,7 @@ class Oracle(Method):
         if ctx.features.shape[0] != ctx.views:
             raise MethodError("oracle asks about one sample at a time: give a batch of 1")
         answer: Answer = part(ctx, "output")
+        finite(ctx.features)
         alive = [row.tolist() for row in everything(ctx).kept]
         dense = answer([torch.tensor(row) for row in alive])
         for left in range(self.rounds, 0, -1):
@@ -80,4 +84,5 @@ def _changes(answer: Answer, dense: Tensor, alive: list[list[int]], view: int) -
         rest = alive[view][:at] + alive[view][at + 1 :]
         rows[view] = torch.tensor(rest, dtype=torch.int64)
         changes.append(float((answer(rows) - dense).float().square().sum()))
+    no_nan(torch.tensor([changes]))
     return changes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pruning.base import Method, MethodError, everything, keeps_all
 from pruning.context import part, saliency
 from pruning.ladder import nearest_rung
-from pruning.similarity import cosines
+from pruning.similarity import cosines, finite
 from pruning.topk import top_k
 from pruning.types import Selection
 
@@ -64,6 +64,7 @@ class PruMerge(Method):
         """The outliers' rung, and the merge."""
         if keeps_all(ctx):
             return everything(ctx)
+        finite(ctx.features)  # one of them would be merged into the others
         score = saliency(ctx)
         count = int(outliers(score, self.iqr).amax())
         if self.plus:

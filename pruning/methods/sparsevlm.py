@@ -11,6 +11,7 @@ import numpy as np
 from pruning.base import Method, MethodError, Stage, everything, keeps_all
 from pruning.context import part
 from pruning.recycle import recycle
+from pruning.similarity import finite
 from pruning.topk import top_k
 from pruning.types import Budget, Selection
 
@@ -119,8 +120,8 @@ def scaled_cuts(cuts: tuple[int, ...], num_layers: int, first: int | None) -> tu
 
 def text_raters(ctx: PruneContext) -> Float[Tensor, "g t"]:
     """1 at the raters, 0 at other prompt tokens."""
-    words = part(ctx, "text_features").float()
-    logits = ctx.features.float() @ words.mT
+    words = finite(part(ctx, "text_features"), "text features").float()
+    logits = finite(ctx.features).float() @ words.mT
     if ctx.text_mask is not None:
         logits = logits.masked_fill(~ctx.text_mask.unsqueeze(1), float("-inf"))
     relevance = logits.softmax(-1).mean(1)

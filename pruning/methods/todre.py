@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pruning.base import Method, MethodError, Stage, attention_of, everything, keeps_all
 from pruning.context import part, saliency
 from pruning.maxsum import max_sum
+from pruning.topk import no_nan
 from pruning.types import Selection
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ class ToDRE(Method):
 
     def _keep_or_drop(self, ctx: PruneContext) -> Selection:
         """Samples of a batch stay together: one that still looks keeps vision for all."""
-        looked_at = attention_of(ctx, "text").float().sum(-1).view(-1, ctx.views).sum(-1)
-        looking = part(ctx, "text_mass").float().view(-1, ctx.views).mean(-1)
+        asked = no_nan(attention_of(ctx, "text").float())
+        looked_at = asked.sum(-1).view(-1, ctx.views).sum(-1)
+        looking = no_nan(part(ctx, "text_mass").float().view(-1, ctx.views)).mean(-1)
         if bool(((looked_at < self.tau) & (looking < self.tau)).all()):
             return Selection(everything(ctx).kept[:, :0])
         return everything(ctx)

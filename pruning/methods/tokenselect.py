@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pruning.base import Method, MethodError
 from pruning.context import part
 from pruning.qk import soft_vote
+from pruning.similarity import finite
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -53,13 +54,13 @@ class TokenSelect(Method):
     def score(self, ctx: PruneContext) -> Float[Tensor, "g n"]:
         """The vote."""
         heads = part(ctx, "heads")
-        query = heads.q.float()
+        query, keys = finite(heads.q.float(), "queries"), finite(heads.k, "keys")
         if ctx.text_mask is None:
             query = query.mean(2)
         else:
             said = ctx.text_mask[:, None, :, None].float()
             query = (query * said).sum(2) / said.sum(2).clamp_min(1)
-        vote = soft_vote(query, heads.k, query.shape[-1] ** -0.5 if self.scaled else 1.0)
+        vote = soft_vote(query, keys, query.shape[-1] ** -0.5 if self.scaled else 1.0)
         if self.pool > 1:
             from torch.nn.functional import max_pool1d
 

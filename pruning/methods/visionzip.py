@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pruning.base import Method, MethodError, everything, keeps_all
 from pruning.context import part, saliency
-from pruning.similarity import cosines, merge_map
+from pruning.similarity import cosines, finite, merge_map
 from pruning.topk import membership, top_k
 from pruning.types import Selection
 
@@ -54,7 +54,8 @@ class VisionZip(Method):
             return everything(ctx)
         import torch
 
-        n, score = ctx.features.shape[1], saliency(ctx)
+        # An embedding that is not finite would be merged into the others.
+        n, score = finite(ctx.features).shape[1], saliency(ctx)
         targets = min(round(ctx.keep * self.contextual), ctx.keep - 1)
         if not targets:
             return Selection(top_k(score, ctx.keep))

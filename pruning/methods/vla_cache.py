@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pruning.base import Method, MethodError, attention_of, everything
 from pruning.context import part
 from pruning.ladder import rung_at_least
+from pruning.similarity import finite
 from pruning.topk import membership, top_k
 from pruning.types import Selection
 
@@ -58,7 +59,7 @@ class VLACache(Method):
 
     def select(self, ctx: PruneContext) -> Selection:
         """What is computed; the rest is reused."""
-        memory = {"vla_cache.pixels": part(ctx, "pixels")}
+        memory = {"vla_cache.pixels": finite(part(ctx, "pixels"), "pixels")}
         before = ctx.memory.get("vla_cache.pixels")
         if before is None:
             return Selection(everything(ctx).kept, memory=memory, reuse=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pruning.base import Method, MethodError, everything, keeps_all
 from pruning.context import part
 from pruning.farthest import farthest
-from pruning.similarity import spread
+from pruning.similarity import finite, spread
+from pruning.topk import no_nan
 from pruning.types import Selection
 
 if TYPE_CHECKING:
@@ -63,11 +64,13 @@ class ZOOPrune(Method):
 
         Raises:
             MethodError: when the projector is linear.
+            ScoreError: when a token or its sensitivity is not finite.
         """
         if keeps_all(ctx):
             return everything(ctx)
-        tokens = part(ctx, "tower_features")
-        s = sensitivity(part(ctx, "project"), tokens, self.directions, self.step, ctx.seed)
+        tokens = finite(part(ctx, "tower_features"), "tower features")
+        slopes = sensitivity(part(ctx, "project"), tokens, self.directions, self.step, ctx.seed)
+        s = no_nan(slopes)
         if bool((s.amax() - s.amin()) <= CONSTANT * s.amax()):
             raise MethodError(
                 "every token has the same sensitivity, as with a linear projector: zoo_prune "

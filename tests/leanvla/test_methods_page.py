@@ -69,11 +69,35 @@ def test_answers_become_accuracy_by_budget_and_by_length() -> None:
         _answers("pope", "dense", 1.0, 0.5),
     ]
     text = page(add_runs(EMPTY, {"schema": "leanvla.vlm/1", "runs": runs}))
-    assert "dense: 85.0% of 2,000 questions, existence 93.0%" in text
-    assert "| `divprune:sketch=64` | 81.2% (40%) |  |  |" in text
+    assert "dense: 85.0% 83–86, 2,000 questions, existence 93.0%" in text
+    assert "| `divprune:sketch=64` | 81.2% 79–83 (40%) |  |  |" in text
     assert "| method | 4 s, 1,080 tokens | 16 s, 4,320 tokens |" in text
     assert "| `quota+divprune` @ 0.25 | 62% | 62% |" in text
     assert "pope" not in text
+
+
+def test_a_cell_says_to_how_many_questions_where_they_were_others() -> None:
+    runs = [_answers("scene_qa", "dense", 1.0, 0.85), _answers("scene_qa", "fastv", 0.25, 0.8)]
+    runs[1]["questions"] = 20
+    text = page(add_runs(EMPTY, {"schema": "leanvla.vlm/1", "runs": runs}))
+    assert "| `fastv` | 80.0% of 20 58–92 (40%) |  |  |" in text
+
+
+def test_a_refusal_says_why_until_there_is_a_figure() -> None:
+    refused = {"task": "scene_qa", "method": "oracle", "refused": "asks too often"}
+    empty = EMPTY | {"scenes": EMPTY["scenes"] | {"runs": [refused]}}
+    runs = [_answers("scene_qa", "vla_pruner", 0.25, 0.5)]
+    results = add_runs(empty, {"schema": "leanvla.vlm/1", "runs": runs})
+    text = page(results)
+    assert "| `oracle` | refused: asks too often |  |  |" in text
+    assert "| `vla_pruner` (without a history: equals prefill_mean) | 50.0% of" in text
+    runs = [_answers("scene_qa", "oracle", 0.25, 0.5)]
+    assert "asks too" not in page(add_runs(results, {"schema": "leanvla.vlm/1", "runs": runs}))
+
+
+def test_the_committed_page_says_which_methods_scene_qa_cannot_have() -> None:
+    rows = dict(re.findall(r"^\| `(vla_cache|oracle)` \| (refused: .+?) \|", page(RESULTS), re.M))
+    assert set(rows) == {"vla_cache", "oracle"}
 
 
 def test_times_of_choices_stand_beside_their_share() -> None:

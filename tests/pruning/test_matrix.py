@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -27,7 +28,18 @@ MATRIX = [
     if isinstance(keep, float) or not (name.startswith("schedule") or name == "sparsevlm:paper")
 ]
 SCORERS = [n for n in PLAIN if METHODS[n](keep=1.0).needs and n not in ("oracle", "zoo_prune")]
-DRAWING = {"random", "zoo_prune"}
+NAN, INF = float("nan"), float("inf")
+VECTORS = frozenset({
+    "features", "hidden", "text_features", "text_hidden", "tower_features", "tower_keys", "pixels",
+    "heads",
+})  # fmt: skip
+"""Needs that are multiplied, not ranked: no number of them may be infinite."""
+DECLARED = [
+    (name, stage, need)
+    for name in VARIANTS
+    for stage in range(len(make_method(name, keep=0.25).stages(LAYERS, causal=True)))
+    for need in sorted(make_method(name, keep=0.25).stage_needs(stage))
+]
 
 
 def counts(method: Method, ctx: PruneContext) -> set[int]:
@@ -134,24 +146,41 @@ def test_tokens_may_come_in_any_order(name: str) -> None:
     assert back.equal(method.select(ctx).kept[0])
 
 
-@pytest.mark.parametrize("name", SCORERS)
-def test_nan_is_refused(name: str) -> None:
-    """NaN where the method looks; what it does not declare it does not read."""
-    method, ctx = make_method(name, keep=0.25), context(0.25)
-    spoilt = replace(
-        ctx,
-        attention={kind: spoil(value) for kind, value in ctx.attention.items()},
-        features=spoil(ctx.features),
-        hidden=spoil(ctx.hidden),
-        heads=ctx.heads._replace(k=spoil(ctx.heads.k, 2)),
-        memory={"vla_cache.pixels": ctx.pixels},
-    )
-    with pytest.raises(ScoreError, match="NaN"):
-        method.select(spoilt)
+@pytest.mark.parametrize(("name", "stage", "need"), DECLARED)
+def test_what_is_not_finite_is_refused_wherever_a_method_looks(
+    name: str, stage: int, need: str
+) -> None:
+    """One number of one declared need at a time; a score of infinity is still a rank."""
+    method = make_method(name, keep=0.25)
+    for value in (NAN, INF, -INF) if need in VECTORS else (NAN,):
+        for ctx in spoilt(replace(context(0.25), stage=stage), need, value):
+            with pytest.raises(ScoreError, match=r"is NaN|are not finite"):
+                method.select(ctx)
 
 
-def spoil(values: torch.Tensor, axis: int = 1) -> torch.Tensor:
-    return values.index_fill(axis, torch.tensor([4]), float("nan"))
+def spoilt(ctx: PruneContext, need: str, value: float) -> Iterator[PruneContext]:
+    """Contexts with one bad number each, where the need is met."""
+    ctx = replace(ctx, memory={"vla_cache.pixels": ctx.pixels})
+    if need == "action":  # read in place of the history where there is none
+        ctx = replace(ctx, history=None)
+    if need == "heads":
+        yield replace(ctx, heads=ctx.heads._replace(q=with_one(ctx.heads.q, value)))
+        yield replace(ctx, heads=ctx.heads._replace(k=with_one(ctx.heads.k, value)))
+    elif need in ATTENTION:
+        kind = "tower_cls" if need == "tower_attention" else need
+        yield replace(ctx, attention={**ctx.attention, kind: with_one(ctx.attention[kind], value)})
+    elif need in ("project", "output"):
+        given = getattr(ctx, need)
+        yield replace(ctx, **{need: lambda x: given(x) * value})
+    else:
+        yield replace(ctx, **{need: with_one(getattr(ctx, need), value)})
+
+
+def with_one(values: torch.Tensor, value: float) -> torch.Tensor:
+    """A copy with one number replaced."""
+    spoilt = values.clone()
+    spoilt[tuple(min(4, size - 1) for size in values.shape)] = value
+    return spoilt
 
 
 @pytest.mark.parametrize("name", [*SCORERS, "zoo_prune", "oracle"])
@@ -241,20 +270,19 @@ def test_minus_infinity_ranks_last(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_half_precision_overflow_is_refused_or_ranked(name: str) -> None:
-    """float16 features beyond 65504 are infinite: refused in one sentence, or never looked at."""
+def test_half_precision_overflow_is_refused_or_never_looked_at(name: str) -> None:
+    """float16 embeddings beyond 65504 are infinite: the sentence names the token."""
     ctx = context(0.25, dtype=torch.float16)
     features = ctx.features.clone()
-    features[0, 3, 2] = float("inf")
+    features[0, 3, 2] = 65504.0
+    features *= 2
     method = make_method(name, keep=0.25)
-    spoilt = replace(ctx, features=features, hidden=features)
-    if name == "vla_pruner":
-        pytest.skip("its distances are those of pruning.maxmin")
-    if method.needs & {"hidden", "text_features"} or name in ("divprune", "todre"):
-        with pytest.raises(ScoreError, match=r"token 3 in group 0|NaN"):
+    spoilt = replace(ctx, features=features)
+    if "features" in method.needs:
+        with pytest.raises(ScoreError, match="features of token 3 in group 0 are not finite"):
             method.select(spoilt)
     else:
-        assert (method.select(spoilt).kept.diff(dim=1) > 0).all()
+        assert method.select(spoilt).kept.equal(method.select(ctx).kept)
 
 
 def test_dense_refuses_a_budget() -> None:

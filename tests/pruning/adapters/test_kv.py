@@ -108,18 +108,21 @@ def test_decoding_elects_for_every_token_and_a_standing_election_is_reused(llava
 
 
 @torch.inference_mode()
-def test_what_fits_is_dense_and_leaving_restores(llava: Any) -> None:
+def test_what_fits_is_dense_and_refused_and_leaving_restores(llava: Any) -> None:
     inputs = batch(CASES["llava"], samples(CASES["llava"], 1))
     dense = llava(**inputs).logits
     config = llava.model.language_model.config
     before = config._attn_implementation
-    with select_kv(llava, KVSelect()) as session:
-        assert config._attn_implementation == NAME
-        assert torch.allclose(llava(**inputs).logits, dense, atol=1e-5)
-    assert session.counts.elections == 0
+    session = select_kv(llava, KVSelect(most=0.25))
+    slots = dense.shape[1]
+    with pytest.raises(MethodError, match=f"nothing was elected.* the {slots} of"), session:
+        elected = llava(**inputs).logits
+    assert torch.allclose(elected, dense, atol=1e-5)
+    assert (session.counts.elections, session.counts.longest) == (0, slots)
+    assert config._attn_implementation == before
     assert session.counts.attended_share == 1
-    with pytest.raises(RuntimeError, match="stop"), select_kv(llava, SMALL):
-        raise RuntimeError("stop")
+    with pytest.raises(RuntimeError, match=NAME), select_kv(llava, SMALL):
+        raise RuntimeError(config._attn_implementation)
     assert config._attn_implementation == before
     assert torch.equal(llava(**inputs).logits, dense)
 

@@ -124,3 +124,34 @@ def test_nothing_heavy_is_imported() -> None:
     code = "import pruning.adapters, sys; print({'torch', 'transformers'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("method", ["random", "zoo_prune:directions=1"])
+@torch.inference_mode()
+def test_a_seed_decides_what_is_drawn(model: torch.nn.Module, method: str) -> None:
+    """By seed and by prefill, never by when the session was entered."""
+    inputs = batch(CASE, samples(CASE, 2))
+
+    def drawn(seed: int) -> list:
+        with prune(model, method, keep=0.25, seed=seed) as session:
+            return [(model(**inputs), lists(session.kept))[1] for _ in range(2)]
+
+    again, sets = drawn(0), [drawn(seed) for seed in range(6)]
+    assert sets[0] == again
+    assert len({str(one) for pair in sets for one in pair}) == 12
+
+
+def test_impossible_seeds_are_refused(model: torch.nn.Module) -> None:
+    for seed in (-1, 0.5, True, None):
+        with pytest.raises(AdapterError, match=r"seed is .*: give a whole number"):
+            prune(model, "random", keep=0.25, seed=seed)
+    with pytest.raises(AdapterError, match="draws by episode and query itself"):
+        prune(Own(), "random", keep=0.25, seed=1)
+    assert prune(Own(), "random", keep=0.25) is None
+
+
+class Own:
+    """Brings its own adapter."""
+
+    def pruning_session(self, method: object) -> None:
+        """Nothing."""

@@ -47,6 +47,8 @@ def open_run_folder(
 ) -> Path:
     """Create `out`, or go on in it, and write `config.yaml` and `env.json`.
 
+    A run that ended before its first result, with nothing but logs, leaves its folder free.
+
     Args:
         out: the folder.
         config: the resolved configuration: a dataclass, or a mapping of plain values.
@@ -60,7 +62,7 @@ def open_run_folder(
     plain = to_plain(config)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: choose another folder with `--out NEW`")
-    if out.is_dir() and {path.name for path in out.iterdir()} - _WRITTEN_FIRST:
+    if out.is_dir() and not _is_free(out):
         _check_same(out, plain, resume=resume, ignore=ignore)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
@@ -155,6 +157,13 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _is_free(out: Path) -> bool:
+    """Whether a folder holds no results: nothing, or a run of ours that left nothing but logs."""
+    held = {path.name for path in out.iterdir()}
+    more = held - _WRITTEN_FIRST
+    return not more or (held >= _WRITTEN_FIRST and all(name.endswith(".log") for name in more))
 
 
 def _check_same(out: Path, plain: Any, *, resume: bool, ignore: Collection[str]) -> None:

@@ -47,6 +47,8 @@ def open_run_folder(
 ) -> Path:
     """Create `out`, or go on in it, and write `config.yaml` and `env.json`.
 
+    A run that ended before its first result, with nothing but logs, leaves its folder free.
+
     Args:
         out: the folder.
         config: the resolved configuration: a dataclass, or a mapping of plain values.
@@ -75,7 +77,7 @@ def check_run_folder(
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: choose another folder with `--out NEW`")
-    if out.is_dir() and {path.name for path in out.iterdir()} - _WRITTEN_FIRST:
+    if out.is_dir() and not _is_free(out):
         _check_same(out, to_plain(config), resume=resume, ignore=ignore)
 
 
@@ -166,6 +168,13 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _is_free(out: Path) -> bool:
+    """Whether a folder holds no results: nothing, or a run of ours that left nothing but logs."""
+    held = {path.name for path in out.iterdir()}
+    more = held - _WRITTEN_FIRST
+    return not more or (held >= _WRITTEN_FIRST and all(name.endswith(".log") for name in more))
 
 
 def _check_same(out: Path, plain: Any, *, resume: bool, ignore: Collection[str]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sim.analysis.runs import RunFolder
     from sim.attribution.attribute import Attribution
     from sim.rollout.types import EpisodeRecord
+    from sim.rollout.worker import WorkerSpec
 
 SCHEMA = "leanvla.attribution/1"
 
@@ -27,7 +28,8 @@ class Attribute:
 
     Runs both episodes again, then continues from saved moments with the dense and the pruned
     policy, halving the episode until the query that lost it is found. Needs a suite that can save a
-    running episode; `tabletop` can. Writes `metrics.json` and `report.html` into `out`.
+    running episode, as `tabletop` can; any other is refused at once. Writes `metrics.json` and
+    `report.html` into `out`.
 
     Attributes:
         run: folder that `leanvla rollout` wrote, or one run of a sweep's store.
@@ -57,6 +59,7 @@ def run(config: Attribute) -> int:
         ResultsError: when the run folder cannot be read.
         AttributionError: when nothing can be attributed: it says why.
     """
+    from leanvla.commands.twins import spec_of
     from leanvla.report.attribution import document, sentences
     from leanvla.run_folder import IGNORED, open_run_folder, write_json, write_text
     from sim.analysis.runs import read_run, run_folders
@@ -67,9 +70,11 @@ def run(config: Attribute) -> int:
         raise UsageError(f"{config.run} holds {len(others) + 1} runs: name one, e.g. {path}")
     folder = read_run(path)
     record = choose(folder, config)
+    spec = spec_of(folder, record.cell)
+    _check_suite(spec.suite.name)
     out = open_run_folder(config.out, config, resume=True, ignore={*IGNORED, "json"})
     print(f"{record.cell}, seed {record.seed}: “{record.instruction}”", file=sys.stderr)
-    found = search(folder, record, config)
+    found = search(folder, spec, record, config)
     content = entry(record, found)
     write_json(out / "metrics.json", content)
     write_text(out / "report.html", document(record, found))
@@ -112,12 +117,13 @@ def choose(folder: RunFolder, config: Attribute) -> EpisodeRecord:
     return found[config.episode] if config.episode is not None else next(iter(found.values()))
 
 
-def search(folder: RunFolder, record: EpisodeRecord, config: Attribute) -> Attribution:
+def search(
+    folder: RunFolder, spec: WorkerSpec, record: EpisodeRecord, config: Attribute
+) -> Attribution:
     """Run the search in a simulator of its own."""
-    from leanvla.commands.twins import make_twins, open_lab, spec_of, view_actors
+    from leanvla.commands.twins import make_twins, open_lab, view_actors
     from sim.attribution.attribute import attribute
 
-    spec = spec_of(folder, record.cell)
     log = str(config.out / "simulator.log")
     with open_lab(folder, spec, record.seed, noise=config.noise, log=log) as lab:
         twins = make_twins(lab, spec, record.cell)
@@ -161,6 +167,15 @@ def entry(record: EpisodeRecord, found: Attribution) -> dict[str, Any]:
         "queries": found.queries,
         "search_s": found.seconds,
     }
+
+
+def _check_suite(name: str) -> None:
+    """What one's own suite can, it tells when it stands."""
+    from sim.attribution.lab import check_saves
+    from sim.suites import suite_spec
+
+    if ":" not in name:
+        check_saves(suite_spec(name))
 
 
 def _check(config: Attribute) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
@@ -15,7 +15,11 @@ from leanvla.commands.arguments import parse_cell
 from leanvla.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leanvla.commands.report_gallery import Unfilmed
     from sim.analysis.pairs import Comparison
+    from sim.analysis.study import Study
     from sim.rollout.types import Cell
 
 
@@ -34,7 +38,7 @@ class Report:
             are not pairs.
         out: folder of the results.
         gallery: failed pruned episodes to run once more and film, whose dense twin succeeded; needs
-            the simulator and the policy.
+            the simulator and the policy. The report is written before them, and again with them.
         parquet: write `episodes.parquet`.
         json: print `metrics.json` instead of the table.
     """
@@ -61,6 +65,7 @@ def run(config: Report) -> int:
         UsageError: when there is nothing to report, or `out` is something else's folder.
         ResultsError: when a folder cannot be read, or runs cannot be put together or paired.
         EnvironmentFault: when a package is missing.
+        GalleryError: when an episode could not be filmed; all the rest is written.
     """
     from leanvla.commands.report_results import build, write
     from leanvla.report.study_console import print_report
@@ -81,17 +86,17 @@ def run(config: Report) -> int:
         comparisons = compare_folders(one, other, (sides[0].cell, sides[1].cell))
     content = build(studies, comparisons)
     out = open_run_folder(config.out, config, resume=_ours(config.out), ignore=_FIELDS)
-    exhibits = []
-    if config.gallery:
-        from leanvla.commands.report_gallery import film
-
-        exhibits = film(studies, config.gallery, out)
-    write(out, content, studies, exhibits, parquet=config.parquet)
+    write(out, content, studies, (), parquet=config.parquet)
+    lost = _add_gallery(out, content, studies, config.gallery) if config.gallery else []
     if config.json:
         print(json.dumps(content, indent=2))
     else:
         print_report(content)
     print(f"report: {out / 'report.html'}", file=sys.stderr)
+    if lost:
+        from leanvla.commands.report_gallery import refuse
+
+        refuse(lost)
     return 0
 
 
@@ -121,6 +126,20 @@ def _single(side: Side) -> Path:
     return found[0]
 
 
+def _add_gallery(
+    out: Path, content: dict[str, Any], studies: Sequence[Study], most: int
+) -> list[Unfilmed]:
+    """Write the report once more with films, and with a notice for each that is not there."""
+    from leanvla.commands.report_gallery import film
+    from leanvla.commands.report_results import write
+
+    exhibits, lost = film(studies, most, out)
+    for one in lost:
+        content["studies"][one.study]["notices"].append(one.notice)
+    write(out, content, studies, exhibits, parquet=False)
+    return lost
+
+
 _FIELDS = tuple(Report.__dataclass_fields__)
 
 
@@ -136,6 +155,8 @@ def _check(config: Report) -> None:
         raise UsageError(f"--gallery is {config.gallery}: give 0 or more")
     if config.gallery and not config.folders:
         raise UsageError("--gallery films episodes of the run folders: give some")
+    if config.gallery and importlib.util.find_spec("av") is None:
+        raise EnvironmentFault("videos need PyAV: pip install av, or leave out --gallery")
     if config.parquet and importlib.util.find_spec("pyarrow") is None:
         raise EnvironmentFault(
             "episodes.parquet needs pyarrow: pip install 'leanvla[replay]', or run with "

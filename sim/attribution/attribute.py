@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pruning.base import MethodError
 from sim.attribution.bisect import Turning, Vote, turning_point, vote
 from sim.attribution.divergence import action_gap, divergence
-from sim.attribution.lab import AttributionError
+from sim.attribution.lab import AttributionError, check_saves
 from sim.truth import Witness
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def attribute(
         tell: told of every vote.
 
     Raises:
-        AttributionError: when the episode does not repeat, or dense fails too or wins by luck.
+        AttributionError: when the suite saves nothing, the episode does not repeat, or dense fails.
     """
     began = time.perf_counter()
     walks = _walks(lab, record, dense, pruned)
@@ -173,7 +173,8 @@ def _usable(by_view: Sequence[Actor], start: Checkpoint, note: str) -> tuple[Seq
 
 
 def _walks(lab: Lab, record: EpisodeRecord, dense: Actor, pruned: Actor) -> tuple[Walk, Walk]:
-    """Both episodes once more, which must go as they did."""
+    """Both episodes once more, which must go as they did, on a suite that can go back."""
+    check_saves(lab.suite)
     ours = lab.walk(pruned)
     started = ours.opening.start.init_state_hash
     where = f"{record.cell}, seed {record.seed}"

@@ -51,15 +51,20 @@ def divergence(pruned: Walk, dense: Walk, actor: Actor, suite: SuiteSpec) -> Div
         if gap > DECISION_GAP:
             decision = moment.step, gap
             break
-    names = suite.observation.state_names
-    metres = [at for at, name in enumerate(names) if name.endswith(("[m]", "_m"))]
+    lengths = metres(suite)
     path: tuple[int | None, float] = (None, 0.0)
     for one, other in zip(pruned.checkpoints, dense.checkpoints, strict=False):
-        apart = _distance(one, other, metres)
+        apart = _distance(one, other, lengths)
         if one.step == other.step and apart > PATH_GAP_M:
             path = one.step, apart
             break
     return Divergence(*decision, *path)
+
+
+def metres(suite: SuiteSpec) -> list[int]:
+    """Numbers of the state values that are lengths: those that say so in their name."""
+    names = suite.observation.state_names
+    return [at for at, name in enumerate(names) if name.endswith(("[m]", "_m"))]
 
 
 def action_gap(
@@ -74,7 +79,7 @@ def action_gap(
     return float(difference.max(initial=0.0))
 
 
-def _distance(one: Checkpoint, other: Checkpoint, metres: list[int]) -> float:
-    if one.seen.state is None or other.seen.state is None or not metres:
+def _distance(one: Checkpoint, other: Checkpoint, lengths: list[int]) -> float:
+    if one.seen.state is None or other.seen.state is None or not lengths:
         return 0.0
-    return float(np.abs(one.seen.state[metres] - other.seen.state[metres]).max())
+    return float(np.abs(one.seen.state[lengths] - other.seen.state[lengths]).max())

@@ -1,14 +1,15 @@
-"""A simulator that can go back, and the policies that are let loose in it from any moment.
+"""One seed's scene, and the policies that are let loose in it: from its start, or from any moment.
 
-Everything is deterministic: the same saved state, policy and number of a trial give the same
-continuation. Trial 0 is undisturbed; the others get a little noise on every action, the same for
-every policy, because a single continuation says nothing about how close it was.
+Every suite can be walked through from its start. To continue from a moment it must save a running
+episode. Everything is deterministic: the same saved state, policy and number of a trial give the
+same continuation. Trial 0 is undisturbed; the others get a little noise on every action, the same
+for every policy, because a single continuation says nothing about how close it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -43,6 +44,24 @@ class AttributionError(ValueError):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def check_saves(suite: SuiteSpec) -> None:
+    """Refuse a suite of which nothing can be continued from its middle.
+
+    Raises:
+        AttributionError: naming the suites of which it can.
+    """
+    if suite.saves:
+        return
+    from sim.suites import SUITES, suite_spec
+
+    able = ", ".join(name for name in SUITES if suite_spec(name).saves)
+    raise AttributionError(
+        f"suite {suite.name} cannot save a running episode, so nothing can be continued from its "
+        f"middle: choose a run of {able}; where an episode first departs from dense is told on "
+        "every suite by `leanvla report RUN --gallery 1`"
+    )
 
 
 class Decision(NamedTuple):
@@ -99,7 +118,7 @@ class Checkpoint(NamedTuple):
     Attributes:
         query: its number.
         step: control steps executed before it.
-        saved: the simulator.
+        saved: the simulator; None when the suite cannot save it.
         state: the acting policy's temporal state.
         seen: what the query looks at.
         kept: per view, the tokens that it then kept.
@@ -108,7 +127,7 @@ class Checkpoint(NamedTuple):
 
     query: int
     step: int
-    saved: Float64[ndarray, " state"]
+    saved: Float64[ndarray, " state"] | None
     state: PrunerState
     seen: Observation
     kept: tuple[Int64[ndarray, " k"], ...]
@@ -142,7 +161,7 @@ class Lab:
     """One seed's scene. A context manager: leaving it ends the simulator's process.
 
     Args:
-        suite: what to simulate; it must save its state.
+        suite: what to simulate.
         seed: scene and task.
         swap: tell the policies another valid instruction, as the run did.
         noise: standard deviation of what is added to every action but the gripper's, in its own
@@ -176,21 +195,11 @@ class Lab:
 
     @property
     def suite(self) -> SuiteSpec:
-        """What the suite shows and takes; waits until it stands.
-
-        Raises:
-            AttributionError: when the suite cannot go back.
-        """
-        spec = self._simulator.spec
-        if not spec.saves:
-            raise AttributionError(
-                f"suite {spec.name} cannot save a running episode, so nothing can be continued "
-                "from its middle"
-            )
-        return spec
+        """What the suite shows and takes; waits until it stands."""
+        return self._simulator.spec
 
     def walk(self, actor: Actor, film: int | None = None) -> Walk:
-        """Run the whole episode as a rollout does, saving it before every query."""
+        """Run the whole episode as a rollout does; where the suite can, save it at every query."""
         spec, simulator = self.suite, self._simulator
         opening = simulator.begin(self.seed, swap=self._swap, film=film)
         frames, checkpoints = [Frame(0, opening.images, ())], list[Checkpoint]()
@@ -201,9 +210,9 @@ class Lab:
             decision = actor.decide(seen, state)
             self.queries += 1
             actions = decision.actions[: spec.max_steps - steps]
-            kept = decision.kept
+            kept, saved = decision.kept, simulator.save() if spec.saves else None
             checkpoints.append(
-                Checkpoint(len(checkpoints), steps, simulator.save(), state, seen, kept, actions)
+                Checkpoint(len(checkpoints), steps, saved, state, seen, kept, actions)
             )
             advance = simulator.advance(actions, film)
             frames += [Frame(steps + at, images, kept) for at, images in advance.film]
@@ -231,8 +240,11 @@ class Lab:
             most: control steps at most.
             first: who answers the first query instead, with the checkpoint's own state.
             state: what `actor` remembers; None lets it begin afresh.
+
+        Raises:
+            AttributionError: when the suite cannot go back, as `truth_at` and `photograph` do.
         """
-        opening = self._simulator.restore(self.seed, start.saved, swap=self._swap)
+        opening = self._return_to(start)
         rng = np.random.default_rng([self.seed, number])
         seen: Observation | None = opening.observation
         steps, success = 0, False
@@ -256,13 +268,17 @@ class Lab:
         """What mattered at a checkpoint; None when the suite tells no truth."""
         if not self.suite.roles:
             return None
-        self._simulator.restore(self.seed, start.saved, swap=self._swap)
+        self._return_to(start)
         return self._simulator.truth()
 
     def photograph(self, start: Checkpoint, size: int) -> Frame:
         """The views of a checkpoint, with the tokens that its query kept."""
-        opening = self._simulator.restore(self.seed, start.saved, size, swap=self._swap)
-        return Frame(start.step, opening.images, start.kept)
+        return Frame(start.step, self._return_to(start, size).images, start.kept)
+
+    def _return_to(self, start: Checkpoint, film: int | None = None) -> Opening:
+        check_saves(self.suite)
+        saved = cast("Float64[ndarray, ' state']", start.saved)
+        return self._simulator.restore(self.seed, saved, film, swap=self._swap)
 
     def _named(self, seen: Observation) -> Observation:
         """Called by its seed, as in a rollout: a method that draws draws the same again."""

@@ -45,6 +45,20 @@ def test_a_run_that_never_began_may_be_started_again(tmp_path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["policy"] == "other"
 
 
+def test_logs_are_no_results_but_a_log_of_somebody_else_is_theirs(tmp_path):
+    open_run_folder(tmp_path, Config(), resume=False)
+    (tmp_path / "simulator.log").write_text("it did not start\n")
+    open_run_folder(tmp_path, Config(policy="other"), resume=False)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["policy"] == "other"
+    (tmp_path / "metrics.json").touch()
+    with pytest.raises(UsageError, match="policy was 'other', is 'mini'"):
+        open_run_folder(tmp_path, Config(), resume=True)
+    for name in ("metrics.json", "env.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UsageError, match="--out NEW"):
+        open_run_folder(tmp_path, Config(), resume=False)
+
+
 def test_another_configuration_is_refused_even_on_resume(tmp_path):
     open_run_folder(tmp_path, Config(), resume=False)
     (tmp_path / "episodes.jsonl").touch()

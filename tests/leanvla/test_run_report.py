@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import pytest
+import yaml
 from msgspec.structs import replace
 from pyarrow import parquet
 
@@ -23,12 +25,6 @@ from tests.leanvla.test_report import Balance
 from tests.sim.analysis.makers import column, write_run
 from tests.sim.twin_fakes import JUMPS
 
-CLIFF = (
-    "--suite",
-    "tests.sim.twin_fakes:CliffSuite",
-    "--policy",
-    "tests.sim.twin_fakes:CliffPolicy",
-)
 FILES = {
     *("config.yaml", "env.json", "metrics.json", "report.html", "cells.csv", "tasks.csv"),
     *("budgets.csv", "recall.csv", "cells.tex", "episodes.parquet"),
@@ -149,14 +145,25 @@ def test_truth_is_refused_where_there_is_none(config, words):
         make_spec(config)
 
 
+def fall(out, suite, *more):
+    policy = ("--policy", "tests.sim.twin_fakes:CliffPolicy")
+    grid = ("--method", JUMPS, "--keep", "0.25", "--episodes", "2", "--seed", "5")
+    how = ("--video", "0", "--workers", "1", *more, "--out", str(out))
+    named = f"tests.sim.twin_fakes:{suite}"
+    assert main(["rollout", "--suite", named, *policy, *grid, *how]) == 0
+    return out
+
+
 @pytest.fixture(scope="module")
 def fallen(tmp_path_factory):
     """A real run in which the pruned policy jumps into the pit."""
-    out = tmp_path_factory.mktemp("cliff") / "run"
-    grid = ("--method", JUMPS, "--keep", "0.25", "--episodes", "2", "--seed", "5")
-    how = ("--video", "0", "--workers", "1", "--truth", "--out", str(out))
-    assert main(["rollout", *CLIFF, *grid, *how]) == 0
-    return out
+    return fall(tmp_path_factory.mktemp("cliff") / "run", "CliffSuite", "--truth")
+
+
+@pytest.fixture(scope="module")
+def one_way(tmp_path_factory):
+    """The same on a suite that cannot save a running episode."""
+    return fall(tmp_path_factory.mktemp("one_way") / "run", "OneWaySuite")
 
 
 def test_an_episode_is_attributed_from_its_run_folder(fallen, tmp_path, capsys):
@@ -180,10 +187,33 @@ def test_an_episode_is_attributed_from_its_run_folder(fallen, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_a_gallery_shows_failures_and_where_they_diverge(fallen, tmp_path, capsys):
+def test_what_a_suite_cannot_is_told_before_a_folder_is_made(tmp_path, capsys):
+    lost = [*column([True]), *column([False], "fastv", 0.25)]
+    run = write_run(tmp_path / "wipe", lost, suite="robosuite_wipe")
+    assert main(["attribute", str(run), "--out", str(tmp_path / "why")]) == 2
+    said = capsys.readouterr().err
+    assert "robosuite_wipe cannot save a running episode" in said
+    assert "choose a run of tabletop" in said
+    assert not (tmp_path / "why").exists()
+
+
+def test_an_attempt_that_found_nothing_leaves_its_folder_free(fallen, one_way, tmp_path, capsys):
+    args = ("--noise", "0.002", "--out", str(tmp_path))
+    assert main(["attribute", str(one_way), *args]) == 2
+    assert "fake cannot save a running episode" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("config.yaml", "env.json", "simulator.log")
+    }
+    assert main(["attribute", str(fallen), *args]) == 0
+    assert main(["attribute", str(fallen), "--episode", "5", *args]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run", ["fallen", "one_way"])
+def test_a_gallery_shows_failures_and_where_they_diverge(run, request, tmp_path):
     out = tmp_path / "report"
     args = ("--gallery", "1", "--no-parquet", "--out", str(out))
-    assert main(["report", str(fallen), *args]) == 0
+    assert main(["report", str(request.getfixturevalue(run)), *args]) == 0
     page = Balance((out / "report.html").read_text())
     words = " ".join(page.words)
     assert "First diverging decision: step 6" in words
@@ -192,3 +222,42 @@ def test_a_gallery_shows_failures_and_where_they_diverge(fallen, tmp_path, capsy
     assert sum(link.startswith("data:video/mp4") for link in page.links) == 1
     assert sum(link.startswith("data:image/png") for link in page.links) == 4
     assert len(list((out / "videos").glob("*.mp4"))) == 1
+
+
+def changed(run, folder, **config):
+    """A copy of a run whose configuration says something else."""
+    shutil.copytree(run, folder)
+    told = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**told, **config}))
+    return folder
+
+
+def test_a_report_is_whole_when_its_failures_cannot_be_filmed(fallen, tmp_path, capsys):
+    run = changed(fallen, tmp_path / "run", suite="tests.sim.fakes:NoSuch")
+    for _ in range(2):  # nor does it stand in the way of another try
+        out = tmp_path / "report"
+        assert main(["report", str(run), "--gallery", "3", "--out", str(out)]) == 3
+        shown = capsys.readouterr()
+        said = f"the report is written, but {JUMPS} @ 0.25, seed 5 could not be filmed: suite"
+        assert said in shown.err
+        assert f"{JUMPS} @ 0.25" in shown.out
+        assert {path.name for path in out.iterdir()} == FILES
+        assert "could not be filmed" in (out / "report.html").read_text()
+    (notice,) = json.loads((out / "metrics.json").read_text())["studies"][0]["notices"]
+    assert "cannot import 'tests.sim.fakes:NoSuch'" in notice
+    assert main(["report", str(run), "--out", str(out)]) == 0
+    assert "could not be filmed" not in (out / "report.html").read_text()
+
+
+def test_a_fault_of_ours_while_filming_keeps_its_traceback_and_the_report(fallen, tmp_path):
+    run = changed(fallen, tmp_path / "run", policy="tests.sim.fakes:RaisingPolicy")
+    out = tmp_path / "report"
+    with pytest.raises(RuntimeError, match="made of cheese"):
+        main(["report", str(run), "--gallery", "1", "--no-parquet", "--out", str(out)])
+    assert "seed 5 could not be filmed: RuntimeError: weights" in (out / "report.html").read_text()
+
+
+def test_a_gallery_without_a_loss_says_so(tmp_path, capsys):
+    run = write_run(tmp_path / "run", column([True, False]))
+    assert main(["report", str(run), "--gallery", "1", "--out", str(tmp_path / "out")]) == 0
+    assert "nothing to film" in capsys.readouterr().err

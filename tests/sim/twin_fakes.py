@@ -60,6 +60,19 @@ class CliffSuite(TruthfulSuite):
         return StepResult(abs(self.x - self.target) < 0.06, False)
 
 
+class OneWaySuite(CliffSuite):
+    """The same, but it can only begin: an episode that ran on is never returned to."""
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.spec = dataclasses.replace(self.spec, saves=False)
+
+    def save_state(self) -> np.ndarray:
+        raise NotImplementedError
+
+    load_state = save_state
+
+
 class CliffPolicy(FakePolicy):
     """Walks right; pruned, it jumps into the pit at its fourth query, or freezes there.
 

@@ -13,6 +13,8 @@ from sim.suites.robosuite.spec import SETTLE_ACTION, SETTLE_STEPS
 from sim.suites.tabletop.spec import RATE_HZ
 
 if TYPE_CHECKING:
+    from jaxtyping import Float64
+
     from sim.render import RenderProfile
 
 _MODULES = {
@@ -84,3 +86,21 @@ def begin(env: Any, seed: int) -> None:
 def step(env: Any, action: np.ndarray) -> None:
     """One control step; a tool without fingers takes no gripper command."""
     env.step(action[: env.action_dim])
+
+
+def save_control(env: Any) -> Float64[np.ndarray, " values"]:
+    """What the controller goes on from: the hand's goal, and the command of the fingers."""
+    arm, hand = _control(env)
+    return np.concatenate([arm.goal_pos, arm.goal_ori.ravel(), hand.current_action])
+
+
+def load_control(env: Any, saved: Float64[np.ndarray, " values"]) -> None:
+    """Let it go on from what `save_control` gave."""
+    arm, hand = _control(env)
+    arm.goal_pos, arm.goal_ori = saved[:3].copy(), saved[3:12].reshape(3, 3).copy()
+    hand.current_action = saved[12:].copy()
+
+
+def _control(env: Any) -> tuple[Any, Any]:
+    robot = env.robots[0]
+    return robot.composite_controller.part_controllers["right"], robot.gripper["right"]

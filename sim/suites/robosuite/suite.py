@@ -14,8 +14,9 @@ from sim.suites.camera import project
 from sim.suites.panda import proprioception
 from sim.suites.robosuite.expert import expert_action
 from sim.suites.robosuite.judge import Judge
-from sim.suites.robosuite.scene import begin, build, step
+from sim.suites.robosuite.scene import begin, build, load_control, save_control, step
 from sim.suites.robosuite.spec import VIEW_SIZE, Task, robosuite_spec, task_of
+from sim.suites.saving import load_scene, save_scene
 from sim.suites.tabletop.spec import RATE_HZ
 
 if TYPE_CHECKING:
@@ -140,6 +141,18 @@ class Robosuite:
         self._stage().env.sim.forward()
         robot.composite_controller.update_state()
         robot.composite_controller.reset()
+
+    def save_state(self) -> Float64[np.ndarray, " state"]:
+        """Everything that the rest of the running episode depends on, but for wiping's dirt."""
+        control = save_control(self._stage().env)
+        head = [self._steps, len(control)]
+        return np.concatenate([head, control, save_scene(self.scene())])
+
+    def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
+        """Return to a state that `save_state` gave in an episode of the same seed."""
+        self._steps, scene = int(state[0]), 2 + int(state[1])
+        load_scene(self.scene(), state[scene:])
+        load_control(self._stage().env, state[2:scene])
 
     def close(self) -> None:
         """Free the simulators and their GL contexts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,10 +13,19 @@ from msgspec.structs import replace
 from leanvla.report.attribution import sentences
 from sim.attribution.attribute import attribute
 from sim.attribution.bisect import Vote, turning_point, vote
-from sim.attribution.divergence import action_gap
+from sim.attribution.divergence import action_gap, divergence
 from sim.attribution.lab import Actor, AttributionError, Lab, Trial
 from sim.rollout.types import EpisodeRecord, Source
-from tests.sim.twin_fakes import FREEZES, JUMPS, SPEC, STICKS, WRONG_QUERY, CliffPolicy, CliffSuite
+from tests.sim.twin_fakes import (
+    FREEZES,
+    JUMPS,
+    SPEC,
+    STICKS,
+    WRONG_QUERY,
+    CliffPolicy,
+    CliffSuite,
+    OneWaySuite,
+)
 
 SEED = 5
 SUITE = Source(f"{CliffSuite.__module__}:CliffSuite")
@@ -84,12 +95,21 @@ def test_what_cannot_be_attributed_is_refused(lab):
         attribute(lab, replace(record(FREEZES), init_state_hash="ff"), dense, actor(FREEZES))
 
 
-def test_a_suite_that_cannot_go_back_is_refused():
-    with (
-        Lab(Source("tests.sim.fakes:FakeSuite"), 0) as lab,
-        pytest.raises(AttributionError, match="cannot save"),
-    ):
-        lab.walk(actor("dense"))
+def test_a_suite_that_cannot_go_back_is_walked_through_all_the_same(lab):
+    dense, pruned = actor("dense", 1.0), actor(JUMPS)
+    with Lab(Source(f"{OneWaySuite.__module__}:OneWaySuite"), SEED) as one_way:
+        ours, theirs = one_way.walk(pruned, film=96), one_way.walk(dense)
+        found = divergence(ours, theirs, dense, one_way.suite)
+        refused = "fake cannot save a running episode.*a run of tabletop"
+        with pytest.raises(AttributionError, match=refused):
+            attribute(one_way, record(JUMPS), dense, pruned)
+        for back in (partial(one_way.photograph, size=96), one_way.truth_at):
+            with pytest.raises(AttributionError, match=refused):
+                back(theirs.checkpoints[1])
+    assert {moment.saved for walk in (ours, theirs) for moment in walk.checkpoints} == {None}
+    assert len(ours.frames) > 1
+    assert found == divergence(lab.walk(pruned), lab.walk(dense), dense, SPEC)
+    assert (found.decision_step, found.path_step) == (2 * WRONG_QUERY, 2 * WRONG_QUERY + 2)
 
 
 def test_trials_repeat_and_share_their_noise(lab):

@@ -136,3 +136,16 @@ def begin(env: Any, state: np.ndarray) -> None:
     env.sim.forward()
     env._check_success()
     env._post_process()
+
+
+def save_control(env: Any) -> np.ndarray:
+    """What the controller goes on from: the hand's goal, and the command of the fingers."""
+    arm, hand = env.robots[0].controller, env.robots[0].gripper
+    return np.concatenate([arm.goal_pos, arm.goal_ori.ravel(), hand.current_action])
+
+
+def load_control(env: Any, saved: np.ndarray) -> None:
+    """Let it go on from what `save_control` gave."""
+    arm, hand = env.robots[0].controller, env.robots[0].gripper
+    arm.goal_pos, arm.goal_ori = saved[:3].copy(), saved[3:12].reshape(3, 3).copy()
+    hand.current_action = saved[12:].copy()

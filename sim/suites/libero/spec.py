@@ -84,6 +84,7 @@ def libero_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
         max_steps=MAX_STEPS[suite],
         render_profile=get_profile(render_profile or RENDER_PROFILE).name,
         roles=ROLES if suite == "libero_object" else (),
+        saves=True,
         scenes=TASKS[suite],
     )
 

@@ -20,7 +20,15 @@ from sim.suites.dress import dress
 from sim.suites.libero.convert import STATES
 from sim.suites.libero.expert import expert_action
 from sim.suites.libero.judge import Judge, other_instruction
-from sim.suites.libero.scene import begin, build, draw, load_benchmark, tasks_of
+from sim.suites.libero.scene import (
+    begin,
+    build,
+    draw,
+    load_benchmark,
+    load_control,
+    save_control,
+    tasks_of,
+)
 from sim.suites.libero.spec import (
     RATE_HZ,
     WAIT_ACTION,
@@ -29,6 +37,7 @@ from sim.suites.libero.spec import (
     libero_spec,
     place_of,
 )
+from sim.suites.saving import load_scene, save_scene
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int32, UInt8
@@ -164,6 +173,19 @@ class Libero:
         self._env.sim.forward()
         robot.controller.update(force=True)
         robot.controller.reset_goal()
+
+    def save_state(self) -> Float64[np.ndarray, " state"]:
+        """Everything that the rest of the running episode depends on."""
+        control = save_control(self._env)
+        head = [self._steps, len(control)]
+        return np.concatenate([head, control, save_scene(self.scene())])
+
+    def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
+        """Return to a state that `save_state` gave in an episode of the same seed."""
+        self._steps, scene = int(state[0]), 2 + int(state[1])
+        load_scene(self.scene(), state[scene:])
+        load_control(self._env, state[2:scene])
+        self._env._post_process()  # flames burn as the knobs are turned
 
     def close(self) -> None:
         """Free the simulator and its GL contexts."""

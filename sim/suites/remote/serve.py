@@ -18,7 +18,7 @@ REQUESTS = frozenset(
     (
         *("reset", "set_instruction", "alternative_instruction", "observe", "render"),
         *("step", "expert_action", "grounding", "segmentation", "project"),
-        *("roles", "phase"),
+        *("roles", "phase", "save_state", "load_state"),
     )
 )
 

@@ -24,7 +24,7 @@ from sim.suites.remote.wire import PROTOCOL, WireError, receive, send
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jaxtyping import Bool, Float32, Int32, UInt8
+    from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
     from sim.suites.base import SuiteSpec
 
@@ -126,6 +126,14 @@ class RemoteSuite:
     def phase(self) -> str:
         """What the task asks for now, of a suite whose spec has roles."""
         return self._ask("phase")
+
+    def save_state(self) -> Float64[np.ndarray, " state"]:
+        """The running episode, of a suite whose spec saves it."""
+        return self._ask("save_state")
+
+    def load_state(self, state: Float64[np.ndarray, " state"]) -> None:
+        """Return to a state that was saved in an episode of the same seed."""
+        self._ask("load_state", np.asarray(state, np.float64))
 
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """One frame of a view at another size, for videos."""

@@ -18,10 +18,15 @@ def norm_stats(
     actions: Float32[np.ndarray, "n dof"],
     episodes: int,
 ) -> dict[str, Any]:
-    """Statistics of one data set. The last action dimension is the gripper, never rescaled."""
+    """Statistics of one data set. The last action dimension is the gripper, never rescaled.
+
+    Nor is one that spans -1 ... 1 already, as where an expert commands all that the controller
+    takes: nothing would change, and a checkpoint in which no statistic changes anything is refused.
+    """
     action = _describe(actions)
-    spread = np.subtract(action["q99"], action["q01"]) > MIN_RANGE
-    action["mask"] = [*map(bool, spread[:-1]), False]
+    low, high = np.asarray(action["q01"]), np.asarray(action["q99"])
+    rescaled = (high - low > MIN_RANGE) & ~((low == -1.0) & (high == 1.0))
+    action["mask"] = [*map(bool, rescaled[:-1]), False]
     return {
         "action": action,
         "proprio": _describe(states),

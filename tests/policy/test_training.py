@@ -176,6 +176,16 @@ def test_training_normalisation_is_undone_by_the_policys() -> None:
     )
 
 
+def test_an_expert_that_commands_all_there_is_leaves_usable_statistics() -> None:
+    states = np.random.default_rng(1).normal(size=(400, 4)).astype(np.float32)
+    actions = np.tile(np.array([[-1.0], [1.0]], np.float32), (200, 3))
+    stats = norm_stats(states, actions, 4)
+    assert stats["action"]["mask"] == [False] * 3
+    normalizer = Normalizer(replace(TINY, norm_stats={"d": stats}))
+    assert np.array_equal(normalise_actions(actions, stats), actions)
+    assert np.array_equal(normalizer.unnormalize(actions), actions)
+
+
 def test_fitting_lowers_the_loss_and_carries_weights_between_stages(tmp_path: Path) -> None:
     stages = (
         Stage(480, 16, patch=8, pool=1, learning_rate=3e-3),

@@ -199,15 +199,21 @@ class FrameRenderer:
 
     def geoms(self, data: Any, camera: str, size: int) -> Int32[np.ndarray, "size size"]:
         """Geom id of every pixel, -1 for the background."""
-        renderer = self._at(size)
+        return self.segments(data, camera, size)[0]
+
+    def segments(
+        self, data: Any, camera: str, size: int
+    ) -> tuple[Int32[np.ndarray, "size size"], Int32[np.ndarray, "size size"]]:
+        """Geom id and site id of every pixel, -1 where it shows none."""
+        renderer, kinds = self._at(size), self._mujoco.mjtObj
         renderer.enable_segmentation_rendering()
         try:
             self._update(renderer, data, camera)
             ids = renderer.render()
         finally:
             renderer.disable_segmentation_rendering()
-        is_geom = ids[..., 1] == self._mujoco.mjtObj.mjOBJ_GEOM
-        return (ids[..., 0] * is_geom - (~is_geom)).astype("int32")
+        geoms, sites = (ids[..., 1] == kind for kind in (kinds.mjOBJ_GEOM, kinds.mjOBJ_SITE))
+        return tuple((ids[..., 0] * shown - (~shown)).astype("int32") for shown in (geoms, sites))
 
     def close(self) -> None:
         """Free every GL context."""

@@ -33,7 +33,8 @@ class SuiteSpec:
         max_steps: physics-control steps after which an episode has failed.
         render_profile: `default`, `fast` or `lowpoly`; recorded with every result.
         roles: what the suite can point out in a view (`object`, `gripper`, `goal`), by its own
-            segmentation; empty when it tells none, see `ShowsTruth`.
+            segmentation; not every task has all of them; empty when it tells none, see
+            `ShowsTruth`.
         saves: whether a running episode can be saved and returned to, see `SavesState`.
         scenes: compiled scenes that consecutive seeds walk through in turn: seeds that differ by a
             multiple of it share one, and an episode in another one begins later.
@@ -134,7 +135,7 @@ class ShowsTruth(Suite, Protocol):
     """A suite that knows what matters now and where it appears. For analysis; no policy sees it."""
 
     def roles(self) -> dict[str, str]:
-        """Name in `segmentation` of each role that this episode has, e.g. `object`: `red_cube`."""
+        """Name in `segmentation` of each role that the task has now, e.g. `object`: `red_cube`."""
         ...
 
     def phase(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -21,6 +22,7 @@ from leanvla.report.study import document
 from leanvla.report.study_charts import Spot, pareto
 from leanvla.report.study_tables import csv_text, latex
 from sim.rollout.types import Cell, QueryTruth
+from sim.suites import suite_spec
 from tests.leanvla.test_report import Balance
 from tests.sim.analysis.makers import column, write_run
 from tests.sim.twin_fakes import JUMPS
@@ -133,16 +135,18 @@ def test_nothing_from_outside_becomes_markup(report):
     assert pareto([Spot("m", "m", 1.0, 0.5, 0.4, 0.6)], "ms", "x") == ""
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (Rollout(truth=True, policy="expert"), "keeps no tokens"),
-        (Rollout(truth=True, suite="metaworld_mt10"), "does not say what its views show"),
-    ],
-)
-def test_truth_is_refused_where_there_is_none(config, words):
-    with pytest.raises(UsageError, match=words):
-        make_spec(config)
+def test_truth_is_refused_where_there_is_none(monkeypatch):
+    with pytest.raises(UsageError, match="keeps no tokens"):
+        make_spec(Rollout(truth=True, policy="expert"))
+    silent = dataclasses.replace(suite_spec("robosuite_stack"), roles=())
+    monkeypatch.setattr("sim.suites.suite_spec", lambda name, **look: silent)
+    with pytest.raises(UsageError, match="does not say what its views show"):
+        make_spec(Rollout(truth=True, suite="robosuite_stack"))
+
+
+@pytest.mark.parametrize("suite", ["robosuite_stack", "robosuite_wipe", "libero_10"])
+def test_truth_is_taken_down_on_any_suite(suite):
+    assert make_spec(Rollout(truth=True, suite=suite)).truth
 
 
 def fall(out, suite, *more):

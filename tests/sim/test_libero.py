@@ -16,6 +16,7 @@ from sim.suites.environment import environments
 from sim.suites.libero.assets import VARIABLE
 from sim.suites.libero.spec import TASKS, VIEW_SIZE, task_names
 from sim.truth import suite_truth
+from tests.sim.phases import phases_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "libero" / "assets"
 
 
 @pytest.fixture(scope="module")
-def libero() -> Iterator[TrainingSuite]:
+def assets() -> Iterator[None]:
     if not environments()["libero"].installed:
         pytest.skip("LIBERO's environment is missing: leanvla suites install libero")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,9 +36,14 @@ def libero() -> Iterator[TrainingSuite]:
             if not SHARED.is_dir():
                 pytest.skip(f"LIBERO's assets are missing: set {VARIABLE}")
             patch.setenv(VARIABLE, str(SHARED))
-        suite = make_suite("libero_object", render_profile="lowpoly")
-        yield suite
-        suite.close()
+        yield
+
+
+@pytest.fixture(scope="module")
+def libero(assets: None) -> Iterator[TrainingSuite]:
+    suite = make_suite("libero_object", render_profile="lowpoly")
+    yield suite
+    suite.close()
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +124,38 @@ def test_the_suite_tells_what_is_where_and_what_it_asks_for(libero: TrainingSuit
     assert truth.phase == "reach"
     assert set(truth.masks) == set(libero.spec.roles)
     assert all(any(mask.any() for mask in masks) for masks in truth.masks.values())
-    phases = []
-    for _ in range(libero.spec.max_steps):
-        phases.append(suite.phase())
-        if libero.step(libero.expert_action()).success:
-            break
-    assert list(dict.fromkeys(phases)) == ["reach", "grasp", "carry", "place"]
+    assert phases_of(suite, suite.spec.max_steps) == ["reach", "grasp", "carry", "place"]
+
+
+@pytest.mark.gl
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "seed", "roles", "phases"),
+    [
+        ("libero_spatial", 0, ["akita_black_bowl_1", "plate_1"], ["reach", "grasp"]),
+        ("libero_goal", 0, ["wooden_cabinet_1_cabinet_middle"], ["reach"]),  # no straight way
+        ("libero_goal", 5, ["plate_1"], ["reach", "grasp"]),
+        ("libero_10", 0, ["alphabet_soup_1", "basket_1"], ["reach", "grasp"]),
+        # The hand goes to the file's first goal: the drawer, which is closed last.
+        ("libero_10", 3, ["akita_black_bowl_1", "white_cabinet_1_cabinet_bottom"], ["reach"]),
+        ("libero_90", 39, ["flat_stove_1_button"], ["reach", "act"]),
+    ],
+)
+def test_the_problem_file_tells_what_any_task_is_about(
+    assets: None, name: str, seed: int, roles: list[str], phases: list[str]
+) -> None:
+    suite = cast("ShowsTruth", make_suite(name, render_profile="lowpoly", view_size=96))
+    try:
+        suite.reset(seed)
+        truth = suite_truth(suite)
+        told = dict(zip(("object", "goal"), roles, strict=False))
+        assert suite.roles() == {**told, "gripper": "gripper"}
+        assert all(masks[0].any() for masks in truth.masks.values())
+        assert truth.phase == "reach"
+        assert phases_of(suite, 100, expert=False)[: len(phases)] == phases
+    finally:
+        suite.close()
 
 
 @pytest.mark.gl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -10,12 +10,14 @@ import pytest
 from sim.suites import METAWORLD, make_suite, suite_spec
 from sim.suites.environment import SuiteEnvironmentError, environments
 from sim.suites.metaworld.spec import MT10, WORDS, make_example, task_of, tasks_of
+from sim.truth import suite_truth
+from tests.sim.phases import phases_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sim.suites.base import TrainingSuite
+    from sim.suites.base import ShowsTruth, TrainingSuite
 
 
 @pytest.mark.parametrize("suite", METAWORLD)
@@ -94,3 +96,40 @@ def test_the_expert_solves_a_task_and_a_point_is_seen_where_it_is(metaworld: Tra
     assert np.abs(uv * 96 - (columns.mean(), rows.mean())).max() < 6
     results = (metaworld.step(metaworld.expert_action()) for _ in range(metaworld.spec.max_steps))
     assert any(result.success for result in results)
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+def test_every_task_of_mt10_shows_what_it_is_about(metaworld: TrainingSuite) -> None:
+    suite = cast("ShowsTruth", metaworld)
+    for seed, task in enumerate(MT10):
+        suite.reset(seed)
+        truth = suite_truth(suite)
+        unseen = {role for role, masks in truth.masks.items() if not masks[0].any()}
+        assert "gripper" in truth.masks
+        assert (task, "object" in truth.masks) == (task, task != "reach")
+        assert (task, unseen - {"goal"}) == (task, set())
+        first = "act" if task == "drawer-close" else "reach"  # it begins at the drawer
+        assert (task, truth.phase) == (task, first)
+        if task in ("reach", "push", "pick-place", "peg-insert-side"):
+            assert (task, unseen) == (task, set())
+
+
+@pytest.mark.gl
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("task", "phases"),
+    [
+        ("reach", ["reach"]),
+        ("push", ["reach", "act"]),
+        ("pick-place", ["reach", "grasp", "carry", "place"]),
+        ("drawer-open", ["reach", "act"]),
+        ("button-press-topdown", ["reach", "act"]),
+        ("window-close", ["reach", "act"]),
+    ],
+)
+def test_the_expert_walks_through_the_phases(
+    metaworld: TrainingSuite, task: str, phases: list[str]
+) -> None:
+    metaworld.reset(MT10.index(task))
+    assert phases_of(cast("ShowsTruth", metaworld), 200) == phases

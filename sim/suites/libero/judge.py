@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.suites.grasp import Snapshot, corners, narrow_turn
-from sim.suites.instances import instances
 from sim.suites.libero.scene import SCENE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Float32, Float64, Int32
+    from jaxtyping import Float32, Float64
 
     from sim.suites.libero.scene import Task
 
 LIFTED_M = 0.04
-NEAR_M = 0.06  # between hand and object, or object and goal
-GRIPPER = "gripper"
 
 
 class Judge:
@@ -46,53 +43,32 @@ class Judge:
     def grounding(self) -> dict[str, Float32[np.ndarray, " 3"]]:
         """Where the first goal's object is and, when it names a place, where that is."""
         return {
-            role: np.array(self._position(name), np.float32)
+            role: self.position(name).astype(np.float32)
             for role, name in zip(("target", "goal"), self._goal[1:], strict=False)
         }
 
-    def instances(self, model: Any) -> tuple[Int32[np.ndarray, " geoms"], dict[int, str]]:
-        """The instance of every geom, and the name of every instance; the robot is the last."""
-        bodies = {name: self._env.obj_body_id[name] for name in self._things()}
-        hand = next(i for i in range(model.nbody) if model.body(i).name.startswith("gripper0_"))
-        return instances(model, {**bodies, GRIPPER: hand}, ("robot0_", "mount0_"))
+    def snapshot(self, asked: Sequence[str] | None = None) -> Snapshot:
+        """What the expert reads of the present state.
 
-    def roles(self) -> dict[str, str]:
-        """Instances of what is asked for, of where it should go, and of the gripper."""
-        _, target, *places = self._goal
-        roles = {"object": self._thing_of(target), "gripper": GRIPPER}
-        return {**roles, "goal": self._thing_of(places[0])} if places else roles
-
-    def phase(self) -> str:
-        """`reach`, `grasp`, `carry` or `place`: what picking up and putting down asks for now."""
-        s = self.snapshot()
-        away = np.hypot(*(s.target - s.goal)[:2])
-        if s.touched == 2:
-            return "place" if away < NEAR_M else "carry"
-        if away < NEAR_M:
-            return "place"
-        return "grasp" if np.linalg.norm(s.hand - s.target) < NEAR_M else "reach"
-
-    def _things(self) -> tuple[str, ...]:
-        return (*self.objects, *self._env.fixtures_dict)
-
-    def _thing_of(self, place: str) -> str:
-        """The object or fixture that a place of a goal belongs to, e.g. a basket of its inside."""
-        return next((name for name in self._things() if place.startswith(name)), place)
-
-    def snapshot(self) -> Snapshot:
-        """What the expert reads of the present state."""
-        target, goal = self._goal[1], self._goal[2]
+        Args:
+            asked: a goal that names an object and a place; None takes the first.
+        """
+        _, target, goal = asked or self._goal
         fingers = [self._data.joint(f"gripper0_finger_joint{i}").qpos[0] for i in (1, 2)]
         points = self._corners(target)
         return Snapshot(
             hand=self._data.site("gripper0_grip_site").xpos.copy(),
             width=float(fingers[0] - fingers[1]),
             target=(points.min(0) + points.max(0)) / 2,
-            goal=np.array(self._position(goal)),
+            goal=self.position(goal),
             touched=self._touching(target),
             turn=narrow_turn(points[:, :2], self._closing()),
             height=float(points[:, 2].max()),
         )
+
+    def position(self, name: str) -> Float64[np.ndarray, " 3"]:
+        """Where an object, a fixture or a region is, m."""
+        return np.array(self._env.object_states_dict[name].get_geom_state()["pos"])
 
     def _closing(self) -> Float64[np.ndarray, " 3"]:
         """From finger to finger: the line along which they close."""
@@ -111,9 +87,6 @@ class Judge:
             bool(self._env.check_contact(pads[finger], thing.contact_geoms))
             for finger in ("left_fingerpad", "right_fingerpad")
         )
-
-    def _position(self, name: str) -> Float64[np.ndarray, " 3"]:
-        return np.asarray(self._env.object_states_dict[name].get_geom_state()["pos"])
 
     def _height(self, name: str) -> float:
         return float(self._data.xpos[self._env.obj_body_id[name]][2])

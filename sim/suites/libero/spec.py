@@ -83,7 +83,7 @@ def libero_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
         action=ActionSpec(names, _PLATFORM.chunk, RATE_HZ, _PLATFORM.rotation, GRIPPER),
         max_steps=MAX_STEPS[suite],
         render_profile=get_profile(render_profile or RENDER_PROFILE).name,
-        roles=ROLES if suite == "libero_object" else (),
+        roles=ROLES,
         saves=True,
         scenes=TASKS[suite],
     )

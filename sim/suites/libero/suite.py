@@ -20,6 +20,7 @@ from sim.suites.dress import dress
 from sim.suites.libero.convert import STATES
 from sim.suites.libero.expert import expert_action
 from sim.suites.libero.judge import Judge, other_instruction
+from sim.suites.libero.roles import Roles
 from sim.suites.libero.scene import (
     begin,
     build,
@@ -94,6 +95,7 @@ class Libero:
         for _ in range(WAIT_STEPS):
             self._env.step(np.array(WAIT_ACTION))
         self._judge = Judge(self._env, self._data)
+        self._roles = Roles(self._env, self._judge)
         self._instruction = self._tasks[task].instruction
         self._episode, self._steps = self._episode + 1, 0
         start = hashlib.sha256(content).hexdigest()
@@ -138,17 +140,17 @@ class Libero:
         return self._judge.grounding()
 
     def roles(self) -> dict[str, str]:
-        """Name in `segmentation` of the object, the gripper and the goal."""
-        return self._judge.roles()
+        """Name in `segmentation` of the object, the gripper and the goal of what is next."""
+        return self._roles.names()
 
     def phase(self) -> str:
-        """What the task asks for now; `libero_object`'s tasks have the four of picking up."""
-        return self._judge.phase()
+        """What the task asks for now, see `sim.suites.phases`."""
+        return self._roles.phase()
 
     def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
         """Instance mask of a view and the name of each id (0 is background)."""
         geoms = self._frames().geoms(self._data, view, self._view_size)[:, ::-1]
-        instance, names = self._judge.instances(self._model)
+        instance, names = self._roles.instances()
         return np.append(instance, 0).astype(np.int32)[geoms], names
 
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -9,6 +9,7 @@ import numpy as np
 from policy.types import ActionSpec, Observation, ObservationSpec
 from sim.render import get_profile
 from sim.suites.base import SuiteSpec
+from sim.suites.instances import GRIPPER
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -80,6 +81,63 @@ WORDS = {
 }
 """Meta-World names its tasks and says no sentence; these are ours."""
 
+ROLES = ("object", "gripper", "goal")
+GOAL_MARK = "goal mark"
+PICKED = frozenset(
+    (
+        *("assembly", "basketball", "bin-picking", "box-close", "disassemble", "hammer"),
+        *("peg-insert-side", "peg-unplug-side", "pick-out-of-hole", "pick-place"),
+        *("pick-place-wall", "shelf-place", "stick-push", "stick-pull"),
+    )
+)
+"""Tasks whose object is taken into the hand; the others push, pull, press or turn it."""
+_OBJECTS = {
+    **dict.fromkeys(("assembly", "disassemble"), "RoundNut"),
+    "basketball": "bsktball",
+    "box-close": "boxbodytop",
+    **dict.fromkeys(("button-press-topdown", "button-press-topdown-wall"), "button"),
+    **dict.fromkeys(("button-press", "button-press-wall"), "button"),
+    "coffee-button": "cmbutton",
+    "dial-turn": "dial",
+    **dict.fromkeys(("door-close", "door-open"), "door_link"),
+    **dict.fromkeys(("door-lock", "door-unlock"), "lock_link"),
+    **dict.fromkeys(("drawer-close", "drawer-open"), "drawer_link"),
+    **dict.fromkeys(("faucet-open", "faucet-close"), "faucet_link2"),
+    "hammer": "hammerbody",
+    **dict.fromkeys(("handle-press-side", "handle-press"), "handle_link"),
+    **dict.fromkeys(("handle-pull-side", "handle-pull"), "handle_link"),
+    "lever-pull": "lever_link1",
+    "peg-insert-side": "peg",
+    "peg-unplug-side": "plug1",
+    **dict.fromkeys(("plate-slide", "plate-slide-side"), "puck_channel"),
+    **dict.fromkeys(("plate-slide-back", "plate-slide-back-side"), "puck_channel"),
+    "soccer": "soccer_ball",
+    **dict.fromkeys(("stick-push", "stick-pull"), "stick"),
+    **dict.fromkeys(("window-open", "window-close"), "windowb_a"),
+}
+"""The body that a task moves, where Meta-World does not call it `obj`."""
+_NO_OBJECT = frozenset(("reach", "reach-wall", "hand-insert"))
+_PLACES = {
+    "assembly": "peg",
+    "basketball": "basket_goal",
+    "bin-picking": "bin_goal",
+    "box-close": "boxbody",
+    "coffee-push": "coffee_machine",
+    "hammer": "nail_link",
+    "peg-insert-side": "box",
+    **dict.fromkeys(("plate-slide", "plate-slide-side"), "puck_goal"),
+    "shelf-place": "shelf",
+    "soccer": "goal_whole",
+}
+"""The thing that the object should come to; other goals are marks that Meta-World draws."""
+_NO_GOAL = frozenset(
+    (
+        *(task for task in WORDS if task.startswith(("button-", "handle-"))),
+        *("coffee-button", "dial-turn", "disassemble", "door-lock", "door-unlock", "sweep"),
+    )
+)
+"""Meta-World draws no mark of these tasks' goals, or one inside something or out of sight."""
+
 
 def tasks_of(suite: str) -> tuple[str, ...]:
     """The tasks of a suite, in the benchmark's order."""
@@ -90,6 +148,13 @@ def task_of(suite: str, seed: int) -> str:
     """The task of a seed: consecutive seeds walk through all of them in turn."""
     tasks = tasks_of(suite)
     return tasks[seed % len(tasks)]
+
+
+def roles_of(task: str) -> dict[str, str]:
+    """Instances of what a task moves, of the gripper, and of where the first should go."""
+    roles = {} if task in _NO_OBJECT else {"object": _OBJECTS.get(task, "obj")}
+    roles["gripper"] = GRIPPER
+    return roles if task in _NO_GOAL else {**roles, "goal": _PLACES.get(task, GOAL_MARK)}
 
 
 def metaworld_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
@@ -107,6 +172,7 @@ def metaworld_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
         action=ActionSpec(ACTION_NAMES, HORIZON, RATE_HZ, rotation="none"),
         max_steps=MAX_STEPS,
         render_profile=profile.name,
+        roles=ROLES,
         scenes=len(tasks_of(suite)),
     )
 

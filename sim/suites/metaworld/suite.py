@@ -15,8 +15,8 @@ from sim.render import FrameRenderer, get_profile
 from sim.suites.base import EpisodeStart, Scene, StepResult
 from sim.suites.camera import project
 from sim.suites.dress import dress
-from sim.suites.instances import instances
-from sim.suites.metaworld.spec import RATE_HZ, WORDS, metaworld_spec, task_of
+from sim.suites.metaworld.roles import Roles
+from sim.suites.metaworld.spec import GOAL_MARK, RATE_HZ, WORDS, metaworld_spec, task_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int32, UInt8
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 TURNED = ("corner4",)
 """Cameras that hang upside down; their frames are turned by 180 degrees."""
 _GROUPS = (0, 1, 2)
-_ROBOT = (
-    "base",
-    "controller_box",
-    "pedestal",
-    "right_",
-    "head",
-    "screen",
-    "hand",
-    "torso",
-    "mocap",
-)
 
 
 class Metaworld:
@@ -80,6 +69,7 @@ class Metaworld:
         self._load(task)
         self._env.np_random = np.random.default_rng(seed)
         self._seen, _ = self._env.reset()
+        self._roles = Roles(self._env, task)
         self._instruction = WORDS[task]
         self._episode, self._steps = self._episode + 1, 0
         return EpisodeStart(task, self._instruction, self._hash())
@@ -121,15 +111,20 @@ class Metaworld:
 
     def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
         """Instance mask of a view and the name of each id (0 is background)."""
-        geoms = self._turn(view, self._frames().geoms(self._data, view, self._view_size))
-        model = self._model
-        bodies = {
-            model.body(i).name or f"body {i}": i
-            for i in range(1, model.nbody)
-            if model.body_parentid[i] == 0 and not model.body(i).name.startswith(_ROBOT)
-        }
-        instance, names = instances(model, bodies, _ROBOT)
-        return np.append(instance, 0).astype(np.int32)[geoms], names
+        geoms, sites = self._frames().segments(self._data, view, self._view_size)
+        instance, names = self._roles.instances()
+        mask = np.append(instance, 0).astype(np.int32)[geoms]
+        mark = len(names) + 1
+        mask[sites == self._roles.mark()] = mark
+        return np.ascontiguousarray(self._turn(view, mask)), {**names, mark: GOAL_MARK}
+
+    def roles(self) -> dict[str, str]:
+        """Name in `segmentation` of the object, the gripper and the goal, if the task has them."""
+        return self._roles.names()
+
+    def phase(self) -> str:
+        """What the task asks for now, see `sim.suites.phases`."""
+        return self._roles.phase()
 
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """One frame of a view at another size, for videos."""

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.suites.grasp import Snapshot, corners, narrow_turn
-from sim.suites.instances import instances
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, Int32
+    from jaxtyping import Float32, Float64
 
     from sim.suites.robosuite.spec import Task
 
 LIFTED_M = 0.04
 _GRID = np.stack(np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 5)), -1).reshape(-1, 2)
-_FIXTURES = ("table", "bin1", "bin2", "peg1", "peg2")
-_ROBOT = ("robot0_", "gripper0_", "fixed_mount0_", "mount0_")
 
 
 class Judge:
@@ -56,13 +53,6 @@ class Judge:
         if self._task.goal:
             points["goal"] = self._goal()
         return {name: np.array(point, np.float32) for name, point in points.items()}
-
-    def instances(self) -> tuple[Int32[np.ndarray, " geoms"], dict[int, str]]:
-        """The instance of every geom, and the name of every instance; the robot is the last."""
-        bodies, model = dict(self._body), self._model
-        present = {model.body(i).name: i for i in range(1, model.nbody)}
-        bodies |= {name: present[name] for name in _FIXTURES if name in present}
-        return instances(model, bodies, _ROBOT)
 
     def snapshot(self) -> Snapshot:
         """What the expert reads of the present state."""

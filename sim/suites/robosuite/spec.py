@@ -9,7 +9,8 @@ import numpy as np
 from policy.types import ActionSpec, Observation, ObservationSpec
 from sim.render import get_profile
 from sim.suites.base import SuiteSpec
-from sim.suites.tabletop.spec import ACTION_NAMES, HORIZON, RATE_HZ, STATE_NAMES, VIEWS
+from sim.suites.instances import GRIPPER
+from sim.suites.tabletop.spec import ACTION_NAMES, HORIZON, RATE_HZ, ROLES, STATE_NAMES, VIEWS
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -100,18 +101,35 @@ def task_of(suite: str, seed: int) -> Task:
     return tasks[seed % len(tasks)]
 
 
+def roles_of(task: Task) -> dict[str, str]:
+    """Instances of what is asked for, of the gripper, and of where the first should go.
+
+    A door is opened by its handle, which is its goal; a bin is all four of its compartments.
+    """
+    goals = {
+        "cubeA": "cubeB",
+        **dict.fromkeys(("Milk", "Bread", "Cereal", "Can"), "bin2"),
+        **{"SquareNut": "peg1", "RoundNut": "peg2", "handle": "handle"},
+    }
+    asked = "door" if task.scene == "Door" else task.target
+    roles = {"object": asked, "gripper": GRIPPER}
+    return {**roles, "goal": goals[task.target]} if task.target in goals else roles
+
+
 def robosuite_spec(suite: str, render_profile: str | None = None) -> SuiteSpec:
     """The spec of a suite; without a render profile, that of `lowpoly`.
 
     Raises:
         ValueError: on an unknown render profile.
     """
+    told = {role: None for task in tasks_of(suite) for role in roles_of(task)}
     return SuiteSpec(
         name=suite,
         observation=ObservationSpec(VIEWS, STATE_NAMES),
         action=ActionSpec(ACTION_NAMES, HORIZON, RATE_HZ),
         max_steps=max(task.max_steps for task in tasks_of(suite)),
         render_profile=get_profile(render_profile or RENDER_PROFILE).name,
+        roles=tuple(sorted(told, key=ROLES.index)),
         saves=not any(task.scene == "Wipe" for task in tasks_of(suite)),  # dirt is in its model
         scenes=len(tasks_of(suite)),
     )

@@ -14,6 +14,7 @@ from sim.suites.camera import project
 from sim.suites.panda import proprioception
 from sim.suites.robosuite.expert import expert_action
 from sim.suites.robosuite.judge import Judge
+from sim.suites.robosuite.roles import Roles
 from sim.suites.robosuite.scene import begin, build, load_control, save_control, step
 from sim.suites.robosuite.spec import VIEW_SIZE, Task, robosuite_spec, task_of
 from sim.suites.saving import load_scene, save_scene
@@ -58,6 +59,7 @@ class Robosuite:
         begin(env, seed)
         self._model, self._data = env.sim.model._model, env.sim.data._data
         self._judge = Judge(env, self._task)
+        self._roles = Roles(env, self._task, self._judge)
         self._instruction = self._task.instruction
         self._episode, self._steps = self._episode + 1, 0
         return EpisodeStart(self._task.name, self._instruction, self._hash())
@@ -113,6 +115,14 @@ class Robosuite:
         """World positions, metres, of `target` and, unless it is moved alone, of `goal`."""
         return self._judge.grounding()
 
+    def roles(self) -> dict[str, str]:
+        """Name in `segmentation` of the object, the gripper and, where there is one, the goal."""
+        return self._roles.names()
+
+    def phase(self) -> str:
+        """What the task asks for now, see `sim.suites.phases`."""
+        return self._roles.phase()
+
     def project(
         self, points: Float32[np.ndarray, "k 3"], view: str
     ) -> tuple[Float32[np.ndarray, "k 2"], Bool[np.ndarray, " k"]]:
@@ -122,7 +132,7 @@ class Robosuite:
     def segmentation(self, view: str) -> tuple[Int32[np.ndarray, "h w"], dict[int, str]]:
         """Instance mask of a view and the name of each id (0 is background)."""
         geoms = self._stage().renderer.geoms(self._data, view, self._view_size)
-        instance, names = self._judge.instances()
+        instance, names = self._roles.instances()
         return np.append(instance, 0).astype(np.int32)[geoms], names
 
     def render(self, view: str, size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.suites.phases import picking
 from sim.suites.tabletop.tasks import Task, at_goal
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def phase_of(task: Task, s: Snapshot) -> str:
     if task.family == "push":
         behind = float(np.hypot(*(s.eef - target)[:2])) < 2 * NEAR and s.eef[2] - target[2] < LOW
         return "push" if behind else "reach"
-    if s.touched[task.colour] == 2:
-        return "place" if task.family != "pick" and _over_goal(task, s) else "carry"
-    if task.family != "pick" and at_goal(task, s):
-        return "place"
-    return "grasp" if float(np.linalg.norm(s.eef - target)) < NEAR else "reach"
+    brought = task.family != "pick"
+    return picking(
+        held=s.touched[task.colour] == 2,
+        near=float(np.linalg.norm(s.eef - target)) < NEAR,
+        over=brought and _over_goal(task, s),
+        rests=brought and at_goal(task, s),
+    )
 
 
 def _over_goal(task: Task, s: Snapshot) -> bool:

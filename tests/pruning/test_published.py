@@ -81,8 +81,24 @@ def test_pact_takes_the_lowest_rung_that_covers_both(seed: int, remembered: bool
     ctx = replace(ctx, attention=peaky, history=history)
     seen = peaky["prefill"][0].double().numpy()
     acted = seen if history is None else history[0].double().numpy()
-    want = slow.pact(seen, acted, 0.3, rungs(N, ctx.keep))
-    assert selected("pact", ctx).kept[0].tolist() == want
+    for least, lowest in ((0.125, 4), (0.03125, 1), (0.25, 8)):
+        steps = tuple(rung for rung in rungs(N, ctx.keep) if rung >= lowest)
+        want = slow.pact(seen, acted, 0.3, steps)
+        assert selected(f"pact:least={least}", ctx).kept[0].tolist() == want
+        if least == 0.125:
+            assert selected("pact", ctx).kept[0].tolist() == want
+
+
+@pytest.mark.parametrize(("spec", "keep", "count"), [
+    ("pact", 0.75, 4), ("pact:least=0.0625", 0.75, 2), ("pact", 0.0625, 2),
+])  # fmt: skip
+def test_pact_keeps_no_fewer_than_the_lowest_published_rung(
+    spec: str, keep: float, count: int
+) -> None:
+    """One token holds all of the mass."""
+    one = torch.zeros(1, N).index_fill(1, torch.tensor([3]), 1.0)
+    ctx = replace(context(keep, 1), attention={"prefill": one}, history=one)
+    assert make_method(spec, keep=keep).select(ctx).kept.shape == (1, count)
 
 
 def test_divergence_is_in_bits() -> None:
@@ -301,6 +317,7 @@ def test_the_oracle_drops_what_changes_least() -> None:
     ("visionzip:contextual=1.0", "below 1"),
     ("prumerge:iqr=-1", "at least 0"),
     ("pact:theta=0", r"\(0, 1\]"),
+    ("pact:least=0", r"\(0, 1\]"),
     ("zoo_prune:directions=0", "at least 1"),
     ("vla_cache:static=1.5", "0 to 1"),
     ("oracle:rounds=0", "1 or more"),

@@ -24,7 +24,7 @@ HEAD = """# Pruning methods
 
 Each method is one file in `pruning/methods/`, named as here, written from the formulas of its paper; what it does differently stands in its docstring. `leanvla methods` lists the fields of each with their defaults.
 
-**cut**: full decoder layers before tokens leave, of 32, autoregressive; scaled to other depths. 0 is before the decoder, so no layer is paid in full. **needs**: what is computed for the choice, and only then. **cost** of a choice, for `n` visual tokens of width `d` of which `k` are kept and `t` prompt tokens (`e`: width of the tower's keys, `p`: pixels of a patch). **static**: fixed shapes and no host synchronisation, so that it can become part of an engine (tested on ONNX Runtime). **adaptive**: keeps a rung of the ladder of its own choice, at most `keep`.
+**cut**: full decoder layers before tokens leave, of 32, autoregressive; scaled to other depths. 0 is before the decoder, so no layer is paid in full. **needs**: what is computed for the choice, and only then. **cost** of a choice, for `n` visual tokens of width `d` of which `k` are kept and `t` prompt tokens (`e`: width of the tower's keys, `p`: pixels of a patch). **static**: fixed shapes and no host synchronisation, so that it can become part of an engine (tested on ONNX Runtime). **adaptive**: how many tokens it keeps is its own choice, a rung of the ladder. `keep` is the highest rung (`todre` may also keep none at its second cut); in `vla_cache`, which computes some tokens and reuses the others, it is the lowest, so that more than `keep` may be computed. `keep=1.0` is the dense model for every method.
 """  # noqa: E501
 
 NAMES = """

@@ -109,6 +109,27 @@ def test_divergence_is_in_bits() -> None:
     assert divergence(p, r).item() == pytest.approx(slow.divergence(p[0].numpy(), r[0].numpy()))
 
 
+# fastv
+
+
+@pytest.mark.parametrize(
+    ("layers", "paper", "default"), [(32, 2, 3), (28, 2, 3), (64, 4, 6), (6, 1, 2)]
+)
+def test_fastv_cuts_where_its_paper_does_when_asked(layers: int, paper: int, default: int) -> None:
+    cuts = [
+        make_method(name, keep=0.5).full_layers(layers, causal=True)
+        for name in ("fastv:paper", "fastv", "fastv:paper:cut=5")
+    ]
+    assert cuts == [paper, default, 5]
+    assert make_method("fastv:paper", keep=0.5).at_cut(4).full_layers(layers, True) == paper
+    assert make_method("fastv", keep=0.5).at_cut(4).full_layers(layers, True) == 4
+
+
+def test_fastv_paper_ranks_as_fastv() -> None:
+    ctx = context(8, 2)
+    assert selected("fastv:paper", ctx).kept.equal(selected("fastv", ctx).kept)
+
+
 # sparsevlm
 
 

@@ -37,7 +37,7 @@ def test_unknown_names_list_the_valid_ones_and_the_nearest() -> None:
     with pytest.raises(MethodError, match=r"choose from paper, release, release_oft"):
         make_method("vla_pruner", keep=0.5, compat="relase")
     with pytest.raises(MethodError, match="choose from none"):
-        make_method("fastv", keep=0.5, compat="release")
+        make_method("adp", keep=0.5, compat="release")
     with pytest.raises(MethodError, match="needs keep"):
         make_method("fastv")
 

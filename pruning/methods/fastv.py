@@ -23,6 +23,9 @@ PUBLISHED = (2,)
 class FastV(Method):
     """Attention of the last prompt row at the last full layer, mean over heads.
 
+    The score is that of the release's code; the text (§4.1) averages what a token receives from
+    all other tokens, which is `prefill_mean`.
+
     Deviation: the default cut is that of every method here, 3 of 32 layers (scaled), so that
     methods are compared at one cost. The paper cuts after layer K = 2: the profile `paper` does,
     scaled to other depths, whatever cut a checkpoint asks for.

@@ -123,6 +123,16 @@ def test_broken_plugins_are_named(
         find_method("guest")
 
 
+SOURCES = ("eq. ", "Eq. ", "release's code", "published code", "paper's text", "code only")
+
+
+@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if not k.paper.startswith("none")])
+def test_every_published_method_says_where_its_formulas_stand(name: str) -> None:
+    kind = METHODS[name]
+    said = f"{kind.__doc__} {kind.paper}".replace("\n    ", " ")
+    assert any(source in said for source in SOURCES), said
+
+
 @pytest.mark.parametrize("name", [*METHODS, *WRAPPERS])
 def test_every_field_is_documented(name: str) -> None:
     card = describe(find_method(name))

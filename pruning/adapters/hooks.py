@@ -246,9 +246,8 @@ class HookSession(Session):
                     x = self._walk.enter_layer(index, args[0], kwargs)
                 return (x, *args[1:]), kwargs
             if self._step is not None:
-                self._step.adapt(
-                    index, args[0], kwargs, self.plan.additive, self.decoder.rotary_emb
-                )
+                rotary = getattr(self.decoder, "rotary_emb", None)
+                self._step.adapt(index, args[0], kwargs, self.plan.additive, rotary)
                 return args, kwargs
             return None
 
@@ -369,6 +368,10 @@ def _repacks(positions: str, family: Family, decoder: Any) -> bool:
         raise AdapterError(
             f"{family.name} numbers time, height and width, and tokens that move up have no such "
             "place of their own: leave positions at 'keep'"
+        )
+    if not hasattr(decoder, "rotary_emb"):
+        raise AdapterError(
+            f"{type(decoder).__name__} makes no rotary phases of its own: leave positions at 'keep'"
         )
     kind = str(getattr(decoder.rotary_emb, "rope_type", "default"))
     if "dynamic" in kind or "longrope" in kind:

@@ -70,15 +70,17 @@ class Method:
     """Base of all pruning methods.
 
     Attributes:
-        keep: tokens of each view that live: a ratio in (0, 1] or a count; 1.0 is the dense model.
+        keep: tokens of each view that live: a ratio in (0, 1] or a count; 1.0 is the dense model,
+            of adaptive methods too.
         cut: full decoder layers before pruned ones; none for the method's own rule.
 
     A subclass says what it is in class attributes: its `name` and `paper`; what it `needs` of a
     context (`NEEDS`); whether its selection is `exportable` (static shapes, no host
-    synchronisation, no drawing); whether it is `adaptive` (keeps a rung of the ladder that is its
-    own choice, at most `keep`) and `before_decoder` (its cut is 0 unless told otherwise); what its
-    choice `cost`s for `n` tokens of width `d`; `profiles`, sets of fields for `make_method`;
-    and `row_stride`, a field where prompt rows are averaged and may be sampled.
+    synchronisation, no drawing); whether it is `adaptive` (chooses itself how many tokens it keeps:
+    a rung of the ladder up to `keep`, or none at a later cut; where the others stay and are reused,
+    a rung from `keep` up) and `before_decoder` (its cut is 0 unless told otherwise); what its
+    choice `cost`s for `n` tokens of width `d`; `profiles`, sets of fields for `make_method`; and
+    `row_stride`, a field where prompt rows are averaged and may be sampled.
 
     Raises:
         BudgetError: at construction, for a `keep` that no view can give.

@@ -47,7 +47,7 @@ class MethodCard:
         paper: where it comes from.
         needs: what it reads with its default fields, sorted.
         exportable: True when its selection can become part of an engine.
-        adaptive: True when it keeps a rung of the ladder that is its own choice.
+        adaptive: True when it chooses itself how many tokens it keeps; see `Method`.
         cost: what its choice costs, for n tokens of width d of which k are kept, t prompt tokens.
         cut: full layers of 32 by default, for causal and for parallel decoding.
         cuts: all of its cuts of 32 layers, for causal decoding.

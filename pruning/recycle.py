@@ -1,7 +1,8 @@
 """Recycling: the best of the tokens that leave are merged to a few, which live.
 
-Cluster centres are density peaks (Rodriguez & Laio): tokens with many near neighbours and far from
-any denser token. Sizes depend on shapes alone, so that a graph of this is static.
+Cluster centres are density peaks (Rodriguez & Laio; SparseVLM's eq. 8 and 9, in cosine distance):
+tokens with many near neighbours and far from any denser token. Sizes depend on shapes alone, so
+that a graph of this is static.
 """
 
 from __future__ import annotations

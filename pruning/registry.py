@@ -149,8 +149,12 @@ def _plugins() -> dict[str, EntryPoint]:
 def _load(point: EntryPoint) -> type[Method]:
     try:
         kind = point.load()
-    except (ImportError, AttributeError) as error:
-        raise MethodError(f"pruning method {point.name!r} at {point.value}: {error}") from error
+    except Exception as error:  # another package's code may raise anything
+        what = f"{type(error).__name__}: {error}"
+        raise MethodError(
+            f"pruning method {point.name!r} at {point.value} does not load ({what}): mend or "
+            "uninstall its package"
+        ) from error
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise MethodError(f"pruning method {point.name!r} at {point.value} is not a Method class")
     if isinstance(kind.needs, frozenset):

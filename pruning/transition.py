@@ -16,6 +16,8 @@ def transition_variation(
 ) -> Float[Tensor, "b s"]:
     """`|out| / |in| * e_i / sum_j e_j` with `e = exp(1 - cos(in, out))`, over the whole sequence.
 
+    Eq. 1 and 2 as the release computes them: eq. 2 has `1 - |cos|`.
+
     Args:
         before: input of an attention or MLP module, after its norm.
         after: its output, before the residual is added.

@@ -127,7 +127,7 @@ class Selection:
 
     Attributes:
         kept: indices into each group, sorted, unique, exactly `keep` of them. An adaptive method
-            keeps a rung of the ladder instead, the same for every group.
+            keeps as many as it chooses (see `Method`), the same number of every group.
         merge: what each kept token becomes, as weights of the tokens that were there: rows sum
             to 1, the row of an unmerged token is 1 at itself. None when nothing is merged.
         memory: to be handed in with the next query; rows are groups.

@@ -25,8 +25,8 @@ SCHEMA = "leanvla.methods/2"
 CUTS = (
     "cut: full layers of a 32-layer autoregressive decoder, scaled to other depths; one more where "
     "decoding is parallel and the paper names no layer\n"
-    "exportable: static shapes, so it can become part of an engine; adaptive: keeps a rung of the "
-    "ladder of its own choice, at most keep"
+    "exportable: static shapes, so it can become part of an engine; adaptive: chooses a rung of "
+    "the ladder itself, up to keep, or from keep up where the other tokens are reused"
 )
 
 

@@ -8,7 +8,7 @@ session.counts.calls, session.counts.tokens_out, session.kept
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pruning.adapters.errors import AdapterError
 from pruning.adapters.families import FAMILIES
@@ -24,7 +24,12 @@ PAGE = "docs/adapters.md"
 
 
 def prune(
-    model: Any, method: Method | str, keep: float | int | None = None, *, seed: int = 0
+    model: Any,
+    method: Method | str,
+    keep: float | int | None = None,
+    *,
+    seed: int = 0,
+    positions: Literal["keep", "repack"] = "keep",
 ) -> Session:
     """Prune visual tokens in `model` for as long as the returned context lasts.
 
@@ -44,6 +49,9 @@ def prune(
             its number in the session, so that the same seed and the same prompts in the same order
             give the same sets, and another seed gives others. Give one per question where every
             question has a session of its own.
+        positions: what survivors are numbered by behind a cut, and tokens that follow on the cache:
+            `keep` their original positions, or `repack` to consecutive ones, as TransPrune's
+            release does. Layers before the cut, where every token lives, keep the original ones.
 
     Returns:
         The session: `counts` (selections, tokens in and out of every layer, time) and `kept`
@@ -51,23 +59,24 @@ def prune(
 
     Raises:
         AdapterError: for an unsupported model (lists those that are supported), or a method whose
-            needs this model cannot meet (says which, and why); or a seed that is no whole number
-            of at least 0, or given to an object that draws by its own.
+            needs this model cannot meet (says which, and why); for positions that it cannot number
+            anew; for a seed that is no whole number of at least 0; and for both where an object
+            brings its own adapter.
         MethodError: for an unknown name, an impossible cut, or `keep` given twice.
         BudgetError: for an impossible `keep`.
     """
     method = _method(method, keep)
     if hasattr(model, "pruning_session"):
-        if seed:
+        if seed or positions != "keep":
             raise AdapterError(
-                f"seed is {seed}, and {type(model).__name__} draws by episode and query itself: "
-                "leave seed out"
+                f"seed is {seed} and positions {positions!r}, and {type(model).__name__} draws by "
+                "episode and query and keeps positions: leave both out"
             )
         return model.pruning_session(method)
     family = family_of(model)
     from pruning.adapters.hooks import HookSession
 
-    return HookSession(model, family, method, seed)
+    return HookSession(model, family, method, seed, positions)
 
 
 def supported() -> list[str]:

@@ -14,7 +14,7 @@ from pruning.adapters.zone import decode_mask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Int64
     from torch import Tensor
 
     from pruning.adapters.walk import Walk
@@ -55,6 +55,7 @@ class Step:
         new: tokens behind the prefill, this pass included.
         rows: tokens of this pass.
         masks: what was made for each zone.
+        phases: likewise, where the living were numbered anew.
         query: queries heard at the layer whose rows are remembered.
     """
 
@@ -62,10 +63,20 @@ class Step:
     new: int
     rows: int
     masks: dict[int, Tensor | None] = field(default_factory=dict)
+    phases: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     query: Tensor | None = None
 
-    def adapt(self, layer: int, x: Tensor, inputs: dict[str, Any], additive: bool) -> None:
-        """The mask of a layer, in place, for the keys that it holds.
+    def adapt(
+        self, layer: int, x: Tensor, inputs: dict[str, Any], additive: bool, rotary: Any
+    ) -> None:
+        """Mask and phases of a layer, in place, for the keys that it holds.
+
+        Args:
+            layer: about to run.
+            x: hidden states of the new rows.
+            inputs: keyword arguments of the layer.
+            additive: the kind of mask to build where none was given.
+            rotary: makes phases of position numbers.
 
         Raises:
             AdapterError: when the layer holds another number of them.
@@ -87,6 +98,18 @@ class Step:
             )
         mask = self.masks[zone.layer]
         inputs["attention_mask"] = None if mask is None else mask.to(x.device)
+        if zone.places is None:
+            return
+        if zone.layer not in self.phases:
+            numbers = self._numbers(zone, inputs["position_ids"])
+            self.phases[zone.layer] = tuple(rotary(x, position_ids=numbers))
+        inputs["position_embeddings"] = tuple(p.to(x.device) for p in self.phases[zone.layer])
+
+    def _numbers(self, zone: Zone, given: Int64[Tensor, "#b n"]) -> Int64[Tensor, "b n"]:
+        """Position numbers that go on behind the last living token, not behind the prompt."""
+        living = zone.size if zone.valid is None else zone.valid.sum(-1)
+        left = self.book.real.sum(-1).to(given.device) - torch.as_tensor(living).to(given.device)
+        return given - left.unsqueeze(-1)
 
     def valid(self, layer: int, device: torch.device) -> Bool[Tensor, "b t"] | None:
         """Which keys of a layer are no padding; None for all."""

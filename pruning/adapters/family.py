@@ -30,13 +30,14 @@ class Family:
 
     Class attributes: `name`; `models`, names of the classes of `transformers`; `encoders`, per kind
     of picture the method of the core that encodes it, and the entry of the configuration that names
-    its token; `prefix`, whether the prompt may see all of itself.
+    its token; `prefix`, whether the prompt may see all of itself; `axes`, numbers of a position.
     """
 
     name: ClassVar[str] = ""
     models: ClassVar[tuple[str, ...]] = ()
     encoders: ClassVar[tuple[tuple[str, str], ...]] = (IMAGES,)
     prefix: ClassVar[bool] = False
+    axes: ClassVar[int] = 1
 
     def core(self, model: Any) -> Any:
         """The module whose forward merges pictures into the prompt; it gets the model's inputs."""

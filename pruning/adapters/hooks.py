@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -62,7 +62,14 @@ class Prompt(NamedTuple):
 class HookSession(Session):
     """A session on a Hugging Face model; see `prune`."""
 
-    def __init__(self, model: Any, family: Family, method: Method, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        family: Family,
+        method: Method,
+        seed: int = 0,
+        positions: Literal["keep", "repack"] = "keep",
+    ) -> None:
         super().__init__(method)
         self.family, self.seed = family, _checked(seed)
         self.core = family.core(model)
@@ -81,7 +88,8 @@ class HookSession(Session):
         pruner = Pruner(method, len(decoder.layers), causal=True)
         deep = family.reads_deep(self.core)
         tower = family.tower(self.core) if method.needs & TOWER_NEEDS else None
-        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep, tower)
+        rotary = decoder.rotary_emb if _repacks(positions, family, decoder) else None
+        self.plan = Plan(family, decoder.layers, pruner, attention == "eager", deep, tower, rotary)
         self.decoder = decoder
         self._stack: ExitStack | None = None
         self._timer = Timer()
@@ -238,7 +246,8 @@ class HookSession(Session):
                     x = self._walk.enter_layer(index, args[0], kwargs)
                 return (x, *args[1:]), kwargs
             if self._step is not None:
-                self._step.adapt(index, args[0], kwargs, self.plan.additive)
+                rotary = getattr(self.decoder, "rotary_emb", None)
+                self._step.adapt(index, args[0], kwargs, self.plan.additive, rotary)
                 return args, kwargs
             return None
 
@@ -343,6 +352,34 @@ def _checked(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise AdapterError(f"seed is {seed!r}: give a whole number, 0 or more")
     return seed
+
+
+def _repacks(positions: str, family: Family, decoder: Any) -> bool:
+    """True when the living are numbered anew.
+
+    Raises:
+        AdapterError: for another word, or where one new number per token is not enough.
+    """
+    if positions not in ("keep", "repack"):
+        raise AdapterError(f"positions is {positions!r}: give 'keep' or 'repack'")
+    if positions == "keep":
+        return False
+    if family.axes > 1:
+        raise AdapterError(
+            f"{family.name} numbers time, height and width, and tokens that move up have no such "
+            "place of their own: leave positions at 'keep'"
+        )
+    if not hasattr(decoder, "rotary_emb"):
+        raise AdapterError(
+            f"{type(decoder).__name__} makes no rotary phases of its own: leave positions at 'keep'"
+        )
+    kind = str(getattr(decoder.rotary_emb, "rope_type", "default"))
+    if "dynamic" in kind or "longrope" in kind:
+        raise AdapterError(
+            f"rotary phases of the kind {kind!r} depend on the length of the sequence: leave "
+            "positions at 'keep'"
+        )
+    return True
 
 
 def _check_needs(method: Method, family: Family) -> None:

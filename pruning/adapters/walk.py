@@ -45,6 +45,7 @@ class Plan:
         additive: masks are numbers to add (eager attention), not truth values.
         deep: layers behind whose outputs the model itself touches visual tokens.
         tower: the vision tower, where the method asks for it.
+        rotary: makes phases of new position numbers; None where tokens keep their own.
         cuts: number of the stage by layer.
     """
 
@@ -54,6 +55,7 @@ class Plan:
     additive: bool
     deep: int = 0
     tower: Tower | None = None
+    rotary: Any = None
     cuts: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -180,8 +182,9 @@ class Walk:
         """Rotary phases of a sample's real tokens."""
         if self.phases is None:
             raise AdapterError("the decoder's layers get no rotary phases")
-        slots = self._slots_of(row, self.phases.cos.device)
-        return self.phases.of(row, slots, attention)
+        device = self.phases.cos.device
+        slots = self._slots_of(row, device) if self.plan.rotary is None else self._first(row)
+        return self.phases.of(row, slots.to(device), attention)
 
     def probed(
         self, row: int, layer: int
@@ -215,6 +218,10 @@ class Walk:
         if not self._slots:
             self._slots = [torch.from_numpy(row.slots).to(device) for row in self.rows]
         return self._slots[row].to(device)
+
+    def _first(self, row: int) -> Int64[Tensor, " l"]:
+        """As many slots as a sample has living tokens, from its first one on."""
+        return torch.from_numpy(self.rows[row].slots[: self.rows[row].length])
 
     def _cut(self, x: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Let tokens leave."""
@@ -279,7 +286,10 @@ class Walk:
                 view.living = len(new)
         slots = index if self.zone is None else self.zone.on(x.device).slots.gather(1, index)
         self._slots = [row[: self.rows[at].length] for at, row in enumerate(slots)]
-        self.zones.append(Zone(self.layer, slots, valid))
+        places = None
+        if self.plan.rotary is not None:
+            places = pad([self._first(at).to(x.device) for at in range(len(self.rows))])[0]
+        self.zones.append(Zone(self.layer, slots, valid, places))
         if self.transition is not None:
             self.transition = self.transition.gather(1, index)
         x = take_tokens(x, index)
@@ -312,9 +322,9 @@ class Walk:
         given = inputs.get("attention_mask")
         inputs["attention_mask"] = prefill_mask(given, zone, dtype, self.plan.additive)
         phases = inputs["position_embeddings"]
-        inputs["position_embeddings"] = tuple(take_phases(part, zone.slots) for part in phases)
+        inputs["position_embeddings"] = tuple(take_phases(part, zone.numbered) for part in phases)
         if inputs.get("position_ids") is not None:
-            inputs["position_ids"] = take_positions(inputs["position_ids"], zone.slots)
+            inputs["position_ids"] = take_positions(inputs["position_ids"], zone.numbered)
 
 
 def split(

@@ -21,11 +21,18 @@ class Zone(NamedTuple):
         slots: slots of the whole sequence that live, ascending; a shorter row ends in copies of its
             last one, which compute what it computes and are seen by nobody.
         valid: False at these copies; None when there are none.
+        places: slots whose position numbers the living take; None for their own.
     """
 
     layer: int
     slots: Int64[Tensor, "b k"]
     valid: Bool[Tensor, "b k"] | None
+    places: Int64[Tensor, "b k"] | None = None
+
+    @property
+    def numbered(self) -> Int64[Tensor, "b k"]:
+        """Slots whose position numbers the living have."""
+        return self.slots if self.places is None else self.places
 
     @property
     def size(self) -> int:
@@ -35,7 +42,8 @@ class Zone(NamedTuple):
     def on(self, device: torch.device) -> Zone:
         """The zone where the layer is; models may be spread over devices."""
         valid = None if self.valid is None else self.valid.to(device)
-        return self._replace(slots=self.slots.to(device), valid=valid)
+        places = None if self.places is None else self.places.to(device)
+        return self._replace(slots=self.slots.to(device), valid=valid, places=places)
 
 
 def pad(rows: Sequence[Int64[Tensor, " k"]]) -> tuple[Int64[Tensor, "b k"], Tensor | None]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class ADP(Method):
     """Text-to-vision products of the first layer, `mean over heads and text rows of q.k / sqrt(d)`.
 
-    Norm and projections are those of the layer about to run; no rotary phases, no softmax.
+    Norm and projections are those of the layer about to run; no rotary phases, no softmax (after
+    the release's code).
 
     Not taken over: the gate on end-effector motion, whose evaluation is not published; and the
     budget of .4 for the main and .6 for the wrist camera, which is

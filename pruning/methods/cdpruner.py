@@ -23,7 +23,7 @@ class CDPruner(Method):
     """Greedy MAP of a determinantal process conditioned on relevance, `diag(r) L diag(r)`.
 
     `L` holds the cosines of the vision tower's tokens, `r` each token's mean cosine with the prompt
-    in the decoder's input space, moved to 0..1 within the view.
+    in the decoder's input space, moved to 0..1 within the view (after the paper's text).
 
     Deviation: where a model's tower has a text encoder of its own, the paper takes `r` from it.
     """

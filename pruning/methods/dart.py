@@ -23,7 +23,8 @@ class DART(Method):
     """Duplication-aware reduction: each pivot brings in the tokens that resemble it least.
 
     Pivots are the visual and the text tokens of the largest L1 norm. They take turns: each adds an
-    equal share of the budget, the tokens of the lowest cosine to it that are not chosen yet.
+    equal share of the budget, the tokens of the lowest cosine to it that are not chosen yet (after
+    the paper's text).
 
     Deviation: norms and cosines are those of the hidden states at the cut; the paper ranks pivots
     by their keys.

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class DivPrune(Method):
     """Max-min diversity of the decoder-input embeddings, `d(a, b) = 1 - cos(a, b)`.
 
-    Greedy, before the decoder: start with the token whose nearest other one is farthest away, then
-    add the token whose nearest chosen one is farthest away. No relevance to the prompt enters.
+    Eq. 3 with the distance of eq. 4, by algorithm 1, before the decoder: start with the token whose
+    nearest other one is farthest away, then add the token whose nearest chosen one is farthest
+    away. No relevance to the prompt enters. Deviation: none by default.
 
     Attributes:
         sketch: fold the embeddings to so many dimensions first: faster, and another set; none

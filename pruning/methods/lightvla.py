@@ -25,7 +25,7 @@ class LightVLA(Method):
     `Q = norm(attend(norm(P), norm(T), norm(T)))`, scores `Q P' / sqrt(d)`, and every query votes
     for its best patch. Patches rank by votes, and by mean softmax score where votes are equal.
     Queries are mixtures of task tokens, so their products with patches are mixtures of the task's:
-    patches are never multiplied with patches.
+    patches are never multiplied with patches (after the release's code).
 
     Deviations: LightVLA fine-tunes the model so that the votes become useful, and keeps every
     patch with a vote, so its count is what comes out; this form is training-free, keeps exactly

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class MMTok(Method):
     """Greedy maximum coverage of text tokens and of vision tokens by the vision tokens that stay.
 
-    Rows to cover: `softmax(T V' / text_temperature) / m` for the prompt (decoder-input space) and
-    `alpha softmax(U U' / vision_temperature) / n` for the picture (before the projector), all
-    vectors at length 1.
+    Algorithm 2, the greedy cover of eq. 2. Rows to cover: `softmax(T V' / text_temperature) / m`
+    for the prompt (§3.1.1, decoder-input space) and `alpha softmax(U U' / vision_temperature) / n`
+    for the picture (§3.1.2, before the projector), softmax as in §3.1.3, all vectors at length 1.
 
     Deviation: the prompt is taken as it stands; the release drops its stop words first.
 

@@ -10,7 +10,7 @@ from pruning.history import HistoryRule
 from pruning.ladder import rung_at_least
 from pruning.similarity import shares
 from pruning.topk import top_k
-from pruning.types import Selection
+from pruning.types import Budget, Selection
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -27,12 +27,15 @@ class PACT(Method):
 
     `conflict` is their Jensen-Shannon divergence (base 2); the mass to cover is
     `clip(theta + 0.1 conflict, 0.15, 0.7)` of both. Tokens rank by the mean of both shares, and the
-    lowest ladder rung that covers enough is kept, at most `keep`. Before there is history,
+    lowest ladder rung that covers enough is kept, from `least` to `keep`. Before there is history,
     perception stands alone.
 
-    Deviation: views share one rung, the one that the most demanding view needs.
+    Deviations: views share one rung, the one that the most demanding view needs. The release
+    chooses among 12.5, 25, 50, 75 and 100 %; here `keep` is the highest rung, and since
+    `keep=1.0` is the dense model for every method, 100 % is no rung: give 0.75 for the others.
 
     Attributes:
+        least: share of each view on the lowest rung; a `keep` below it is kept as it is.
         theta: share of the mass to cover where perception and action agree.
         window: queries that the forecast looks back on.
         gamma: weight of a query relative to the next newer one.
@@ -45,6 +48,7 @@ class PACT(Method):
     cost: ClassVar[str] = "(n + t) n d"
     adaptive: ClassVar[bool] = True
 
+    least: float = 0.125
     theta: float = 0.3
     window: int = 3
     gamma: float = 0.8
@@ -53,6 +57,8 @@ class PACT(Method):
     def __post_init__(self) -> None:
         """Check the fields."""
         super().__post_init__()
+        if not 0 < self.least <= 1:
+            raise MethodError(f"least is {self.least}: a share of a view lies in (0, 1]")
         if not 0 < self.theta <= 1:
             raise MethodError(f"theta is {self.theta}: a share of the mass lies in (0, 1]")
         HistoryRule(self.window, self.gamma, layer=self.action_layer)
@@ -72,8 +78,9 @@ class PACT(Method):
         joint = (seen + acted) / 2
         order = joint.sort(dim=-1, descending=True, stable=True).indices
         covered = seen.gather(1, order).cumsum(-1).minimum(acted.gather(1, order).cumsum(-1))
-        needed = int((covered < target.unsqueeze(-1)).sum(-1).amax()) + 1
-        return Selection(top_k(joint, rung_at_least(needed, joint.shape[1], ctx.keep)))
+        needed, n = int((covered < target.unsqueeze(-1)).sum(-1).amax()) + 1, joint.shape[1]
+        rung = rung_at_least(max(needed, Budget(self.least).tokens(n)), n, ctx.keep)
+        return Selection(top_k(joint, rung))
 
 
 def divergence(p: Float[Tensor, "g n"], q: Float[Tensor, "g n"]) -> Float[Tensor, " g"]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class PrefillMean(Method):
     """Attention of all prompt and visual rows at the last full layer, mean over heads and rows.
 
-    The semantic half of VLA-Pruner on its own: its ablation without action attention.
+    The semantic half of VLA-Pruner on its own, its ablation without action attention (after that
+    paper's text).
 
     Attributes:
         row_stride: average every so many rows only; 1 is the exact mean.

@@ -26,8 +26,8 @@ class PruMerge(Method):
 
     Attention is that of the class token in the tower, or of all patches where it has none. Each
     kept token becomes the attention-weighted mean of itself and those of its `neighbours` most
-    similar tokens (by key) that leave. The profile `plus` fills the budget with tokens at an even
-    stride.
+    similar tokens (by key) that leave (after the release's code). The profile `plus` fills the
+    budget with tokens at an even stride.
 
     Deviations: the count is the ladder rung nearest to the outliers' (of the view that has most),
     at most `keep`; no averaged token is appended, since it has no position; merges act where the

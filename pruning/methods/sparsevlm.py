@@ -33,14 +33,16 @@ PUBLISHED = {
 class SparseVLM(Method):
     """Mean attention of the rater rows: prompt tokens of above-average relevance to the picture.
 
-    Raters: `softmax_text(V T')` of decoder-input embeddings, averaged over the picture, at least
-    its mean. By default one cut, the form that robot papers compare with. The profile `paper` cuts
-    at layers 2, 6 and 15 of 32 (scaled), with the published counts between which `keep`, the
-    average, is interpolated, and recycles: the best `recycled` of the tokens that leave are merged
-    to `clusters` of their number, which the budget includes.
+    Eq. 3 over the raters of eq. 5: those whose `softmax_text(V T')` of decoder-input embeddings,
+    averaged over the picture (eq. 6), is at least its mean. By default one cut, the form that robot
+    papers compare with. The profile `paper` cuts at layers 2, 6 and 15 of 32 (scaled), with the
+    counts of the release's code between which `keep`, the average, is interpolated, and recycles
+    (§3.3): the best `recycled` of the tokens that leave are merged to `clusters` of their number,
+    which the budget includes.
 
-    Deviations: counts are fixed by `keep` where the paper derives them from the rank of the
-    attention; a cluster becomes the mean of its tokens, at the place of its centre.
+    Deviations: counts are fixed by `keep` where eq. 7 derives them from the rank of the attention;
+    clusters are found by cosine distance (eq. 8 and 9: Euclidean), and one becomes the mean of its
+    tokens (eq. 10: their sum), at the place of its centre.
 
     Attributes:
         multistage: three cuts in place of one.

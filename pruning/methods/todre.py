@@ -22,11 +22,14 @@ MASS = frozenset({"text", "text_mass"})
 class ToDRE(Method):
     """Token diversity first, task relevance later.
 
-    Stage 1, before the decoder: from the token that the tower attends to most (class token, else
-    all patches), greedily add the token of the least summed cosine to those chosen.
-    Stage 2, at 7/8 of the layers: where attention mass from text to vision and from vision to text
-    are both below `tau`, all visual tokens leave. With causal attention vision never sees the text
-    behind it, so the second mass is 0.
+    Stage 1 (§4.1), before the decoder: from the token that the tower attends to most (eq. 3),
+    greedily add the token of the least summed cosine to those chosen (eq. 4 to 6).
+    Stage 2 (§4.2), at 7/8 of the layers: where attention mass from text to vision and from vision
+    to text (eq. 8) are both below `tau`, all visual tokens leave. With causal attention vision
+    never sees the text behind it, so the second mass is 0. Numbers are those of version 2.
+
+    Deviation: where a tower has no class token, the one that all patches attend to most is the
+    first; the paper draws it. Each view has a first token of its own (§4.1: one of all frames).
 
     Robot actions are read from rows that may still look at vision there: measure before use, or
     set `tau=0`, which leaves stage 2 out.

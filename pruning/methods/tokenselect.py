@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenSelect(Method):
-    """Sum over heads of the softmax, over visual keys, of the mean text query's products.
+    """Sum over heads of the softmax, over visual keys, of the mean text query's products (eq. 7).
 
     TokenSelect chooses keys and values per layer and query for long contexts and evicts nothing:
-    that is `pruning.kv_select`. Here its vote ranks visual tokens once, at the cut. Its reuse of
-    the last choice while queries stay alike is the wrapper `reuse`.
+    that is `pruning.kv_select`. Here its vote ranks visual tokens once, at the cut, by the mean of
+    the text queries, as of a chunk of a prefill (§5.2). Its reuse of the last choice while queries
+    stay alike (algorithm 1) is the wrapper `reuse`.
 
     Deviation: keys are rotated where the release votes on unrotated ones. Query head `i` reads key
     head `i // (h / h_kv)`.

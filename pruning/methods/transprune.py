@@ -25,12 +25,14 @@ CUTS, PROGRESS = (7, 9, 12), (1 / 7, 3 / 7, 1.0)
 class TransPrune(Method):
     """Token transition variation plus instruction-guided attention, each a share of its sum.
 
-    Transition (see `pruning.transition`) adds up over the layers from the one before the first cut
-    on; attention is that of the text rows at the layer about to run. Cuts after layers 7, 9 and 12
-    of 32 (scaled), at .875, .625 and .125 of the tokens by default: the first two are as far on the
-    way to `keep` as these.
+    Eq. 6 at `alpha = 1/2`. Transition (eq. 1 to 3, see `pruning.transition`) adds up (eq. 4) over
+    the layers from the one before the first cut on; attention is that of the text rows at the layer
+    about to run (eq. 5). Cuts after layers 7, 9 and 12 of 32 (scaled), at .875, .625 and .125 of
+    the tokens: the first two are as far on the way to `keep` as these. These ratios, and that both
+    parts are shares, are from the release's code; numbers are those of version 2.
 
-    Deviation: positions keep their original numbers, where the release numbers survivors anew.
+    Deviation: positions keep their original numbers by default, where the release numbers survivors
+    anew: `prune(..., positions="repack")` does.
     """
 
     name: ClassVar[str] = "transprune"

@@ -21,7 +21,7 @@ class VisionZip(Method):
 
     Dominant: most attended by the class token; by all patches where a tower has none (SigLIP).
     Contextual: tokens at an even stride among the others, to which all that leave are merged by
-    the similarity of their keys, as plain means.
+    the similarity of their keys, as plain means (after the release's code).
 
     Deviation: merges act where the cut is, on projected tokens; the release merges before the
     projector.

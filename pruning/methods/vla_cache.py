@@ -28,6 +28,7 @@ class VLACache(Method):
     with the frame before is below `static`, and the `relevant` share that the prompt looks at most:
     without this exclusion the paper loses 13 points of success. `keep` is the least share computed;
     the lowest ladder rung that holds all of these is taken. The first query computes everything.
+    Patches and thresholds after the release's code.
 
     Deviations: relevance is the prompt's attention of this query at the last full layer, where the
     release reads layer 15 of the query before; one cut, where it grows the reused share over four

@@ -37,9 +37,14 @@ RELEASE = {**PAPER, "semantic_rows": "last", "bf16": True}
 class VLAPruner(Method):
     """Dual-level token selection with temporal memory.
 
-    The defaults mend what starves or skews the released history; `docs/vla_pruner.md` has one
-    ablation per field. Profiles: `paper` (as published), `release` (the published code for
-    OpenVLA), `release_oft` (the published code for OpenVLA-OFT).
+    Semantic score, action score, windowed forecast, union of both pools and max-min filter are
+    written after the paper's text. The defaults mend what starves or skews the released history;
+    `docs/vla_pruner.md` has one ablation per field. Profiles: `paper` (the published algorithm),
+    `release` (the published code for OpenVLA), `release_oft` (that for OpenVLA-OFT).
+
+    Deviation of every profile, `paper` included: action attention is remembered from one layer,
+    15 of 32 as in the published code; the paper's text averages it over the second half of the
+    layers.
 
     Attributes:
         semantic_rows: prompt rows whose attention is the semantic score.

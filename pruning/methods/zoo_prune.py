@@ -29,7 +29,8 @@ class ZOOPrune(Method):
     """Zeroth-order sensitivity of the projector times diversity of its outputs.
 
     `s_i = mean_j |f(x_i + h u_j) - f(x_i - h u_j)| / 2h` over random unit directions that all
-    tokens share, moved to 0..1; then farthest-first choice weighted by `s`.
+    tokens share, moved to 0..1; then farthest-first choice weighted by `s` (after the release's
+    code).
 
     What it costs: `2 * directions` passes of every token through the projector. For OpenVLA (7B)
     and the published 64 directions that is 2.3 T multiply-accumulates, more than the 1.9 T of the

@@ -45,7 +45,7 @@ DECLARED = [
 def counts(method: Method, ctx: PruneContext) -> set[int]:
     """Tokens that a method may keep of a view."""
     if method.name == "vla_cache":
-        return {ctx.keep, *rungs(N, N)}
+        return {rung for rung in rungs(N, N) if rung >= ctx.keep} | {ctx.keep}
     return {*rungs(N, ctx.keep)} if method.adaptive else {ctx.keep}
 
 
@@ -108,6 +108,27 @@ def test_any_budget_of_any_batch(
     assert len(selection.kept) * selection.views == samples * views
     assert all(value.shape[0] == samples * views for value in selection.memory.values())
     check_merge(selection)
+
+
+@given(
+    st.sampled_from([name for name in VARIANTS if make_method(name, keep=0.25).adaptive]),
+    st.sampled_from([0.75, 0.5, 0.25, 0.125, 0.0625]),
+    st.integers(0, 100),
+)
+@settings(derandomize=True, max_examples=100, deadline=None)
+def test_keep_bounds_what_an_adaptive_method_chooses(name: str, keep: float, seed: int) -> None:
+    """From above; from below where what is not kept is reused."""
+    ctx = replace(context(keep, 2, seed=seed), memory={"vla_cache.pixels": context(keep).pixels})
+    selection = make_method(name, keep=keep).select(ctx)
+    count = selection.kept.shape[1]
+    assert count >= ctx.keep if selection.reuse else count <= ctx.keep
+
+
+def test_more_than_keep_may_be_computed() -> None:
+    """Nothing moved, and 120 of 256 patches matter: the rung of a half is above a quarter."""
+    ctx = context(0.25)
+    still = replace(ctx, memory={"vla_cache.pixels": ctx.pixels})
+    assert make_method("vla_cache", keep=0.25).select(still).kept.shape[1] == N // 2
 
 
 def check_merge(selection: Selection) -> None:

@@ -12,35 +12,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD = '''"""A method in a package of its own."""
 
-from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-from pruning.base import Method
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from pruning.types import PruneContext
-
-'''
+def block(kind: str) -> str:
+    """The first block of a kind in CONTRIBUTING, word for word."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+    lines = [line.removeprefix("   ") for line in found[1].splitlines()]
+    return "\n".join(lines).strip() + "\n"
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> dict[str, str]:
     """A directory as pip would leave it, with the example of CONTRIBUTING word for word."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    lines = [line.removeprefix("   ") for line in example[1].splitlines()]
-    (tmp_path / "norm_pruning.py").write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "norm_pruning.py").write_text(block("python"), encoding="utf-8")
+    table = re.fullmatch(r'\[project\.entry-points\."(.+)"\]\n(.+)', block("toml"), re.DOTALL)
     info = tmp_path / "norm_pruning-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: norm-pruning\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[leanvla.pruning]\nnorm = norm_pruning:Norm\n")
+    (info / "entry_points.txt").write_text(f"[{table[1]}]\n" + table[2].replace('"', ""))
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
@@ -90,3 +80,16 @@ assert policy.pruner.method.name == "norm"
 policy.pruner.prove_active()
 """
     python(code, outside)
+
+
+def test_a_broken_one_is_one_sentence(outside: dict[str, str]) -> None:
+    """Without its imports the example does not load; nothing else may be said than that."""
+    module = Path(outside["PYTHONPATH"].partition(os.pathsep)[0]) / "norm_pruning.py"
+    module.write_text(block("python").replace("from dataclasses import dataclass\n", ""))
+    command = [sys.executable, "-m", "leanvla", "methods"]
+    done = subprocess.run(command, env=outside, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "'norm' at norm_pruning:Norm does not load (NameError: name 'dataclass'" in " ".join(
+        done.stderr.split()
+    )
+    assert "Traceback" not in done.stderr

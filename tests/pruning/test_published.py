@@ -81,8 +81,24 @@ def test_pact_takes_the_lowest_rung_that_covers_both(seed: int, remembered: bool
     ctx = replace(ctx, attention=peaky, history=history)
     seen = peaky["prefill"][0].double().numpy()
     acted = seen if history is None else history[0].double().numpy()
-    want = slow.pact(seen, acted, 0.3, rungs(N, ctx.keep))
-    assert selected("pact", ctx).kept[0].tolist() == want
+    for least, lowest in ((0.125, 4), (0.03125, 1), (0.25, 8)):
+        steps = tuple(rung for rung in rungs(N, ctx.keep) if rung >= lowest)
+        want = slow.pact(seen, acted, 0.3, steps)
+        assert selected(f"pact:least={least}", ctx).kept[0].tolist() == want
+        if least == 0.125:
+            assert selected("pact", ctx).kept[0].tolist() == want
+
+
+@pytest.mark.parametrize(("spec", "keep", "count"), [
+    ("pact", 0.75, 4), ("pact:least=0.0625", 0.75, 2), ("pact", 0.0625, 2),
+])  # fmt: skip
+def test_pact_keeps_no_fewer_than_the_lowest_published_rung(
+    spec: str, keep: float, count: int
+) -> None:
+    """One token holds all of the mass."""
+    one = torch.zeros(1, N).index_fill(1, torch.tensor([3]), 1.0)
+    ctx = replace(context(keep, 1), attention={"prefill": one}, history=one)
+    assert make_method(spec, keep=keep).select(ctx).kept.shape == (1, count)
 
 
 def test_divergence_is_in_bits() -> None:
@@ -91,6 +107,27 @@ def test_divergence_is_in_bits() -> None:
     assert divergence(p, p).item() == 0.0
     r = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
     assert divergence(p, r).item() == pytest.approx(slow.divergence(p[0].numpy(), r[0].numpy()))
+
+
+# fastv
+
+
+@pytest.mark.parametrize(
+    ("layers", "paper", "default"), [(32, 2, 3), (28, 2, 3), (64, 4, 6), (6, 1, 2)]
+)
+def test_fastv_cuts_where_its_paper_does_when_asked(layers: int, paper: int, default: int) -> None:
+    cuts = [
+        make_method(name, keep=0.5).full_layers(layers, causal=True)
+        for name in ("fastv:paper", "fastv", "fastv:paper:cut=5")
+    ]
+    assert cuts == [paper, default, 5]
+    assert make_method("fastv:paper", keep=0.5).at_cut(4).full_layers(layers, True) == paper
+    assert make_method("fastv", keep=0.5).at_cut(4).full_layers(layers, True) == 4
+
+
+def test_fastv_paper_ranks_as_fastv() -> None:
+    ctx = context(8, 2)
+    assert selected("fastv:paper", ctx).kept.equal(selected("fastv", ctx).kept)
 
 
 # sparsevlm
@@ -301,6 +338,7 @@ def test_the_oracle_drops_what_changes_least() -> None:
     ("visionzip:contextual=1.0", "below 1"),
     ("prumerge:iqr=-1", "at least 0"),
     ("pact:theta=0", r"\(0, 1\]"),
+    ("pact:least=0", r"\(0, 1\]"),
     ("zoo_prune:directions=0", "at least 1"),
     ("vla_cache:static=1.5", "0 to 1"),
     ("oracle:rounds=0", "1 or more"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -37,7 +38,7 @@ def test_unknown_names_list_the_valid_ones_and_the_nearest() -> None:
     with pytest.raises(MethodError, match=r"choose from paper, release, release_oft"):
         make_method("vla_pruner", keep=0.5, compat="relase")
     with pytest.raises(MethodError, match="choose from none"):
-        make_method("fastv", keep=0.5, compat="release")
+        make_method("adp", keep=0.5, compat="release")
     with pytest.raises(MethodError, match="needs keep"):
         make_method("fastv")
 
@@ -121,6 +122,34 @@ def test_broken_plugins_are_named(
     plug(monkeypatch, target)
     with pytest.raises(MethodError, match=message):
         find_method("guest")
+
+
+SOURCES = ("eq. ", "Eq. ", "release's code", "published code", "paper's text", "code only")
+
+
+@pytest.mark.parametrize("name", [n for n, k in METHODS.items() if not k.paper.startswith("none")])
+def test_every_published_method_says_where_its_formulas_stand(name: str) -> None:
+    kind = METHODS[name]
+    said = f"{kind.__doc__} {kind.paper}".replace("\n    ", " ")
+    assert any(source in said for source in SOURCES), said
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("1 / 0", "ZeroDivisionError"), ("nobody", "NameError"), ("def f(:", "SyntaxError")],
+)
+def test_whatever_a_plugin_raises_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, error: str
+) -> None:
+    module = f"guest_{error.lower()}"
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plug(monkeypatch, f"{module}:Guest")
+    for find in (all_methods, lambda: find_method("guest")):
+        with pytest.raises(
+            MethodError, match=rf"'guest' at {module}:Guest does not load \({error}"
+        ):
+            find()
 
 
 @pytest.mark.parametrize("name", [*METHODS, *WRAPPERS])

@@ -30,6 +30,7 @@ class QwenVL(Family):
         "Qwen2_5_VLModel",
     )
     encoders: ClassVar[tuple[tuple[str, str], ...]] = (IMAGES, VIDEOS)
+    axes: ClassVar[int] = 3
 
     def spans(
         self, core: Any, kind: int, inputs: Mapping[str, Any], pictures: list[Tensor]

@@ -66,16 +66,35 @@ def best(
 
 
 @contextmanager
-def hidden_from(model: Any, cut: int, gone: list[torch.Tensor]) -> Iterator[None]:
-    """From layer `cut` on no row sees the given slots."""
+def hidden_from(
+    model: Any, cut: int, gone: list[torch.Tensor], renumber: bool = False
+) -> Iterator[None]:
+    """From layer `cut` on no row sees the given slots, and none counts them, if asked for."""
     handles = []
+    family = family_of(model)
+    rotary = family.decoder(family.core(model)).rotary_emb
 
     def hide(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple:
         mask = kwargs["attention_mask"].clone()
         rows = mask.expand(len(gone), *mask.shape[1:]).clone()
         for at, slots in enumerate(gone):
             rows[at, :, :, slots] = torch.finfo(rows.dtype).min
-        return args, {**kwargs, "attention_mask": rows}
+        kwargs = {**kwargs, "attention_mask": rows}
+        if renumber:
+            kwargs["position_embeddings"] = rotary(args[0], position_ids=numbers(args[0], kwargs))
+        return args, kwargs
+
+    def numbers(x: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
+        """Every token's position less the gone ones before it; new tokens have all before them."""
+        first = mask_length(kwargs) - x.shape[1]
+        ids = kwargs["position_ids"].expand(len(x), -1).clone()
+        for at, slots in enumerate(gone):
+            for new in range(x.shape[1]):
+                ids[at, new] -= sum(slot < first + new for slot in slots.tolist())
+        return ids
+
+    def mask_length(kwargs: dict[str, Any]) -> int:
+        return kwargs["attention_mask"].shape[-1]
 
     model.set_attn_implementation("eager")
     try:

@@ -10,6 +10,7 @@ from leanvla.report.rollout import keep_curves, name
 from leanvla.report.study_charts import Spot, Square, heat_map, pareto
 from leanvla.report.study_truth import gallery, recall_tables, reference_table
 from leanvla.report.words import UNKNOWN, number, p_value, percent, points, si
+from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,14 +185,18 @@ def _paretos(runs: Sequence[Part], macs_note: str) -> list[str]:
     ]
     if not any(charts):
         return []
-    intro = "Bars are Wilson's intervals; the dashed line joins the cells that none beats in both."
+    intro = (
+        "Beside each mark its share of kept tokens; bars are Wilson's intervals; the dashed line "
+        "joins the cells that none beats in both."
+    )
     return [paragraph(intro), *charts, paragraph(macs_note, "soft")]
 
 
 def _spot(run: Part, cost: float | None) -> Spot | None:
     if not cost:
         return None
-    return Spot(run["method"], name(run), cost, run["success_rate"], *run["success_ci95"])
+    rung = DENSE if run["method"] == DENSE else f"{run['keep']:g}"
+    return Spot(run["method"], name(run), rung, cost, run["success_rate"], *run["success_ci95"])
 
 
 def _tasks(runs: Sequence[Part]) -> tuple[str, ...]:
@@ -199,7 +204,8 @@ def _tasks(runs: Sequence[Part]) -> tuple[str, ...]:
     tasks = sorted({task for run in shown for task in run["tasks"]})
     rows = {name(run): [_square(run["tasks"].get(task)) for task in tasks] for run in shown}
     chart = heat_map(tasks, rows, "success by task and cell")
-    return (chart, paragraph("Hover for counts and intervals.", "soft")) if chart else ()
+    note = "Successes of judged episodes; point at a square for its interval."
+    return (chart, paragraph(note, "soft")) if chart else ()
 
 
 def _square(task: Part | None) -> Square:
@@ -209,6 +215,6 @@ def _square(task: Part | None) -> Square:
     counts = f"{task['successes']} of {task['episodes']}"
     return Square(
         task["success_rate"],
-        f"{task['success_rate']:.0%}",
+        f"{task['success_rate']:.0%}  {task['successes']}/{task['episodes']}",
         f"{counts}, 95 % interval {low:.1%} to {high:.1%}",
     )

@@ -16,7 +16,6 @@ from leanvla.commands.rollout import Rollout
 from leanvla.commands.rollout_plan import make_spec
 from leanvla.errors import UsageError
 from leanvla.report.study import document
-from leanvla.report.study_charts import Spot, pareto
 from leanvla.report.study_tables import csv_text, latex
 from sim.rollout.types import Cell, QueryTruth
 from tests.leanvla.test_report import Balance
@@ -134,7 +133,6 @@ def test_nothing_from_outside_becomes_markup(report):
     assert latex(r"a_b & 5% \x") == r"a\_b \& 5\% \textbackslash{}x"
     assert csv_text([{"a": "1,2", "b": None}]) == 'a,b\n"1,2",\n'
     assert csv_text([]) == ""
-    assert pareto([Spot("m", "m", 1.0, 0.5, 0.4, 0.6)], "ms", "x") == ""
 
 
 @pytest.mark.parametrize(

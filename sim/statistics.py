@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Z95 = 1.959963984540054
 BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
+ALPHA = 0.05
 
 
 class Interval(NamedTuple):
@@ -104,6 +105,19 @@ def verdict(interval: Interval) -> str:
     if interval.low > 0:
         return BETTER
     return WORSE if interval.high < 0 else UNDECIDED
+
+
+def verdict_in_family(interval: Interval, p_holm: float) -> str:
+    """What a table of differences allows to say of one of them.
+
+    A word needs both: an interval of this difference without zero, and an exact test that still
+    rejects when all differences of the table are tested together.
+
+    Args:
+        interval: of the difference.
+        p_holm: its McNemar p, as `holm` gives it for the whole table.
+    """
+    return verdict(interval) if p_holm < ALPHA else UNDECIDED
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

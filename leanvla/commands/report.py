@@ -30,7 +30,8 @@ class Report:
     Reads folders of `leanvla rollout` and stores of `leanvla sweep`; folders of one set-up become
     one table. Writes
     `metrics.json`, `report.html`, `cells.csv`, `tasks.csv`, `budgets.csv`, `recall.csv`,
-    `cells.tex` and `episodes.parquet` into `out`.
+    `cells.tex` and `episodes.parquet` into `out`; a comparison adds `comparisons.csv` and
+    `comparisons.tex`, and alone writes no others of the tables.
 
     Attributes:
         folders: run folders, or stores of a sweep.
@@ -79,12 +80,13 @@ def run(config: Report) -> int:
     folders = {path: read_run(path) for path in [*asked, *(_single(side) for side in sides)]}
     studies = put_together(folders[path] for path in asked)
     comparisons: list[Comparison] = []
+    compared = None
     if sides:
         from sim.analysis.pairs import compare_folders
 
-        one, other = (folders[_single(side)] for side in sides)
-        comparisons = compare_folders(one, other, (sides[0].cell, sides[1].cell))
-    content = build(studies, comparisons)
+        compared = folders[_single(sides[0])], folders[_single(sides[1])]
+        comparisons = compare_folders(*compared, (sides[0].cell, sides[1].cell))
+    content = build(studies, comparisons, compared)
     out = open_run_folder(config.out, config, resume=_ours(config.out), ignore=_FIELDS)
     write(out, content, studies, (), parquet=config.parquet)
     lost = _add_gallery(out, content, studies, config.gallery) if config.gallery else []
@@ -145,7 +147,7 @@ _FIELDS = tuple(Report.__dataclass_fields__)
 
 def _ours(out: Path) -> bool:
     """Whether `out` is an earlier report: it is derived from runs, so it may be written anew."""
-    return (out / "cells.csv").is_file()
+    return any((out / name).is_file() for name in ("cells.csv", "comparisons.csv"))
 
 
 def _check(config: Report) -> None:

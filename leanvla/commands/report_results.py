@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from leanvla.report.study import document
-from leanvla.report.study_tables import (
-    budget_rows,
-    cell_rows,
-    csv_text,
-    latex_table,
-    recall_rows,
-    task_rows,
-    write_parquet,
-)
+from leanvla.report.study_latex import latex_comparisons, latex_table
+from leanvla.report.study_tables import TABLES, comparison_rows, csv_text, write_parquet
 from leanvla.run_folder import to_plain, write_json, write_text
-from sim.analysis import cells, reference
+from sim.analysis import cells, context, reference
 from sim.analysis.recall import recalls
+from sim.analysis.setups import setup_differences
+from sim.analysis.study import put_together
+from sim.rollout.types import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,22 +21,42 @@ if TYPE_CHECKING:
     from leanvla.report.study_truth import Exhibit
     from policy.openvla.config import OpenVLAConfig
     from sim.analysis.pairs import Comparison
+    from sim.analysis.runs import RunFolder
     from sim.analysis.study import Study
 
 SCHEMA = "leanvla.report/1"
+FILES = {
+    *(f"{name}.csv" for name in TABLES),
+    *("cells.tex", "comparisons.csv", "comparisons.tex", "episodes.parquet"),
+}
+_FIGURES = (
+    *("success", "success_range", "relative", "speedup", "macs_t", "latency_ms"),
+    *("dense_latency_ms", "prefill_ms", "decode_ms", "filter_ms"),
+)
 _MACS = (
     "MACs of a query are counted from the lengths it reported: vision, decoder, head; the mean of "
     "all queries, warm-up included. Choosing the tokens is not counted."
 )
 
 
-def build(studies: Sequence[Study], comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The content of `metrics.json`, plain values only."""
+def build(
+    studies: Sequence[Study],
+    comparisons: Sequence[Comparison],
+    compared: tuple[RunFolder, RunFolder] | None = None,
+) -> dict[str, Any]:
+    """The content of `metrics.json`, plain values only.
+
+    Args:
+        studies: what has a table of its own.
+        comparisons: of one folder with another.
+        compared: these two folders.
+    """
     return to_plain(
         {
             "schema": SCHEMA,
             "studies": [_study(study) for study in studies],
             "comparisons": [cells.comparison_entry(one) for one in comparisons],
+            "compared": compared and _compared(*compared),
         }
     )
 
@@ -53,19 +69,16 @@ def write(
     *,
     parquet: bool,
 ) -> None:
-    """Write every file of a report, each whole or not at all."""
+    """Write the files of a report, each whole or not at all; those of an earlier one go."""
     write_json(out / "metrics.json", content)
     write_text(out / "report.html", document(content, exhibits))
-    for name, rows in (
-        ("cells", cell_rows),
-        ("tasks", task_rows),
-        ("budgets", budget_rows),
-        ("recall", recall_rows),
-    ):
-        found = [row for study in content["studies"] for row in rows(study)]
-        write_text(out / f"{name}.csv", csv_text(found))
-    write_text(out / "cells.tex", "\n".join(map(latex_table, content["studies"])))
-    if parquet:
+    tables = _tables(content)
+    for name, words in tables.items():
+        write_text(out / name, words)
+    written = {*tables, *(["episodes.parquet"] if parquet and studies else [])}
+    for name in FILES - written:
+        (out / name).unlink(missing_ok=True)
+    if "episodes.parquet" in written:
         episodes = [
             ({"suite": study.setup.suite, "policy": study.setup.policy}, record)
             for study in studies
@@ -73,6 +86,21 @@ def write(
             for record in study.of(cell)
         ]
         write_parquet(out / "episodes.parquet", episodes)
+
+
+def _tables(content: dict[str, Any]) -> dict[str, str]:
+    """The files of figures by name: those of studies, those of a comparison, or both."""
+    found = {}
+    studies, comparisons = content["studies"], content["comparisons"]
+    if studies:
+        for name, (columns, rows) in TABLES.items():
+            found[f"{name}.csv"] = csv_text(columns, [row for one in studies for row in rows(one)])
+        found["cells.tex"] = "\n".join(map(latex_table, studies))
+    if content["compared"]:
+        paired = comparison_rows(comparisons, content["compared"])
+        found["comparisons.csv"] = csv_text(list(paired[0]), paired)
+        found["comparisons.tex"] = latex_comparisons(comparisons, content["compared"])
+    return found
 
 
 def architecture(policy: str) -> OpenVLAConfig | None:
@@ -93,8 +121,8 @@ def _study(study: Study) -> dict[str, Any]:
     rows = cells.cell_rows(study, config)
     family = reference.family_of(config)
     published = reference.read_reference()
-    machine = _machine(study)
-    found = reference.beside(published, rows, family, machine)
+    found = reference.beside(published.rows, rows, family)
+    ours = context.Ours(suite, policy, config, _machine(study), _drawn(study))
     return {
         "title": str(study.setup),
         "setup": {
@@ -110,8 +138,10 @@ def _study(study: Study) -> dict[str, Any]:
             for method, budgets in cells.method_budgets(study).items()
         },
         "recall": _recall(study, config),
-        "reference": [_beside(one) for one in found],
-        "reference_note": "" if found else reference.why_none(published, suite, family),
+        "reference": _shown(context.matched(published, found, ours)),
+        "reference_context": _shown(context.context(published, rows, family, ours)),
+        "reference_times": _shown(context.times(published, rows, ours)),
+        "reference_note": "" if found else reference.why_none(published.rows, suite, family),
         "macs_note": _MACS
         if config
         else f"MACs are unknown: the architecture of {policy} cannot be read here.",
@@ -130,17 +160,42 @@ def _recall(study: Study, config: OpenVLAConfig | None) -> list[dict[str, Any]]:
     return found
 
 
-def _beside(one: reference.Beside) -> dict[str, Any]:
-    from leanvla.report.rollout import name
+def _compared(one: RunFolder, other: RunFolder) -> dict[str, Any]:
+    """Both sides of a comparison, and in what they differ beside the cells."""
+    sides = {}
+    for name, folder in (("a", one), ("b", other)):
+        (study,) = put_together([folder])
+        sides[name] = {
+            "folder": str(folder.path),
+            "title": str(folder.setup),
+            "conditions": _conditions(study),
+        }
+    differences = [found._asdict() for found in setup_differences(one, other)]
+    return {**sides, "same_run": one.path == other.path, "differences": differences}
 
-    return {
-        "cell": name(one.cell),
-        "kind": one.row.kind,
-        "source": one.row.source,
-        "success": one.row.success,
-        "ours": one.cell["success_rate"],
-        "differences": list(one.differences),
-    }
+
+def _shown(found: Sequence[context.Shown]) -> list[dict[str, Any]]:
+    return [
+        {
+            "published": str(one.row),
+            "kind": one.row.kind,
+            "source": one.row.source,
+            "policy": one.row.policy,
+            "suite": one.row.suite,
+            **{name: getattr(one.row, name) for name in _FIGURES},
+            "cell": one.cell and str(Cell(one.cell["method"], one.cell["keep"])),
+            "ours": one.cell and one.cell["success_rate"],
+            "differences": one.differences,
+        }
+        for one in found
+    ]
+
+
+def _drawn(study: Study) -> str:
+    """How it was rendered, where that is not the suite's default."""
+    profiles = {r.render_profile for c in study.cells for r in study.of(c)} - {"", "default"}
+    size = dict(study.setup.rest).get("view_size")
+    return ", ".join([*sorted(profiles), *([f"{size} px"] if size else [])])
 
 
 def _machine(study: Study) -> str:

@@ -43,6 +43,15 @@ svg text { fill:var(--ink) } svg .soft { fill:var(--soft); font-size:11px }
 figure img, figure video { display:block; max-width:100%; border-radius:4px }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:.15rem 1.4rem; margin:.4rem 0 }
 dt { color:var(--soft) } dd { margin:0; overflow-wrap:anywhere }
+@media print { :root { color-scheme:light; --ink:#1d2024; --soft:#4a5058; --line:#b9bec6;
+  --paper:#fff; --card:#fff; --good:#1f7a4d; --bad:#b3372f; --c0:#5b6470; --c1:#2f6fb2;
+  --c2:#c9822b; --c3:#3f8f6b; --c4:#8a5aa8; --c5:#b4505f; --c6:#7c7a2c; --c7:#3d8b99;
+  --c8:#9aa0a8 }
+  * { print-color-adjust:exact; -webkit-print-color-adjust:exact }
+  body { max-width:none; padding:0 }
+  .scroll { overflow:visible; background:none } table { font-size:.66rem }
+  th, td { white-space:normal; padding-right:.4rem } svg, figure, tr { break-inside:avoid }
+  h2 { break-after:avoid } }
 @media (max-width: 700px) { body { padding:1.2rem .9rem 3rem } svg { min-width:620px }
   dl { grid-template-columns:1fr } dd { margin:0 0 .4rem } }
 """

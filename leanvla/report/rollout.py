@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from leanvla.report.charts import Bar, Point, latency_bars, success_curves
 from leanvla.report.page import facts, image, page, paragraph, section, table, video
 from leanvla.report.rollout_torch import torch_section
-from leanvla.report.words import number, percent, points
+from leanvla.report.words import SHADE, number, percent, points, rule
+from sim.statistics import UNDECIDED, Interval, holm, verdict_in_family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,10 +62,25 @@ def write_report(
 def findings(runs: Sequence[Run]) -> list[str]:
     """One plain sentence per pruned cell, or per method at its lowest keep when there are many."""
     pruned = [run for run in runs if run["keep"] < 1.0 and run["success_rate"] is not None]
+    words = verdicts(runs)
     if len(pruned) > MANY:
         lowest = {run["method"]: run for run in sorted(pruned, key=lambda run: -run["keep"])}
         pruned = list(lowest.values())
-    return [_finding(run) for run in pruned]
+    return [_finding(run, words.get(name(run), UNDECIDED)) for run in pruned]
+
+
+def verdicts(runs: Sequence[Run]) -> dict[str, str]:
+    """By cell, what is shown of its difference to dense when all pruned cells are one family."""
+    paired = {
+        name(run): run["paired_difference_to_dense"]
+        for run in runs
+        if run["keep"] < 1.0 and (run["paired_difference_to_dense"] or {}).get("n")
+    }
+    adjusted = holm([one["p_value"] for one in paired.values()])
+    return {
+        cell: verdict_in_family(Interval(*one["ci95"]), p)
+        for (cell, one), p in zip(paired.items(), adjusted, strict=True)
+    }
 
 
 def name(run: Run) -> str:
@@ -100,21 +116,19 @@ def _document(
     return page(f"LeanVLA rollout: {title}", body)
 
 
-def _finding(run: Run) -> str:
+def _finding(run: Run, word: str) -> str:
     rate = f"{name(run)}: success {run['success_rate']:.1%}"
-    return f"{rate}{_against_dense(run)}.{_speed(run)}"
+    return f"{rate}{_against_dense(run, word)}.{_speed(run)}"
 
 
-def _against_dense(run: Run) -> str:
+def _against_dense(run: Run, word: str) -> str:
     paired = run["paired_difference_to_dense"]
     if not paired or not paired["n"]:
         return ""
     low, high = paired["ci95"]
     verdict = f"no difference to dense could be shown with {paired['n']} paired episodes"
-    if low > 0:
-        verdict = "better than dense"
-    elif high < 0:
-        verdict = "worse than dense"
+    if word != UNDECIDED:
+        verdict = f"{word} than dense"
     return (
         f", {points(paired['difference'])} points to dense on the same seeds "
         f"(95 % interval {points(low)} to {points(high)}): {verdict}"
@@ -136,17 +150,19 @@ def _speed(run: Run) -> str:
 def _results(runs: Sequence[Run]) -> str:
     judged = ("", "success", "points to dense", "judged", "errors", "wrong object")
     timed = ("tokens kept", "p50, p95 ms", "speed-up", "of ceiling")
+    words = verdicts(runs)
+    coloured = f" Differences are coloured by verdict. {rule(len(words))}" if words else ""
     return table(
         judged + timed,
-        map(_result_row, runs),
+        (_result_row(run, words.get(name(run), "")) for run in runs),
         "Small figures are 95 % intervals: Wilson's for success, Newcombe's paired one for the "
-        "difference on the same seeds. Errors are episodes lost to the simulator; they are not "
-        "judged. Speed-up: dense p50 over p50, episodes interleaved. Ceiling: Amdahl's limit from "
-        "the dense phases, and how much of it was reached.",
+        f"difference on the same seeds.{coloured} Errors are episodes lost to the simulator; they "
+        "are not judged. Speed-up: dense p50 over p50, episodes interleaved. Ceiling: Amdahl's "
+        "limit from the dense phases, and how much of it was reached.",
     )
 
 
-def _result_row(run: Run) -> list[str]:
+def _result_row(run: Run, word: str) -> list[str]:
     latency, speedup, ceiling = run["query_latency_ms"], run["speedup_p50"], run["speedup_ceiling"]
     low, high = run["success_ci95"]
     reused = " <small>(is dense)</small>" if run["reused_from"] else ""
@@ -154,7 +170,7 @@ def _result_row(run: Run) -> list[str]:
     return [
         escape(name(run)) + reused,
         f"{percent(run['success_rate'])} <small>{low * 100:.1f} – {high * 100:.1f}</small>",
-        _difference(run["paired_difference_to_dense"]),
+        _difference(run["paired_difference_to_dense"], word),
         str(run["successes"] + run["failures"]),
         f'<span class="bad">{errors}</span>' if run["errors"] else errors,
         percent(run["wrong_object_rate"]),
@@ -169,12 +185,11 @@ def _reached(speedup: float | None, ceiling: float | None) -> str:
     return f"{speedup / ceiling:.0%}" if speedup and ceiling and ceiling > 1 else ""
 
 
-def _difference(paired: Mapping[str, Any] | None) -> str:
+def _difference(paired: Mapping[str, Any] | None, word: str) -> str:
     if not paired or not paired["n"]:
         return "–"
     low, high = paired["ci95"]
-    kind = "good" if low > 0 else "bad" if high < 0 else ""
-    shown = f'<span class="{kind}">{points(paired["difference"])}</span>'
+    shown = f'<span class="{SHADE.get(word, "")}">{points(paired["difference"])}</span>'
     return f"{shown} <small>{points(low)} to {points(high)}</small>"
 
 

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 from leanvla.report.page import facts, page, paragraph, section, table
 from leanvla.report.rollout import keep_curves, name
 from leanvla.report.study_charts import Spot, Square, heat_map, pareto
-from leanvla.report.study_truth import gallery, recall_tables, reference_table
-from leanvla.report.words import UNKNOWN, number, p_value, percent, points, si
+from leanvla.report.study_compared import compared_sections, compared_title
+from leanvla.report.study_reference import reference_tables, time_tables
+from leanvla.report.study_truth import gallery, recall_tables
+from leanvla.report.study_verdict import difference_cells, family
+from leanvla.report.words import SHADE, UNKNOWN, number, p_value, percent, points, rule, si
+from sim.rollout.types import DENSE
+from sim.statistics import ALPHA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,8 +22,6 @@ if TYPE_CHECKING:
     from leanvla.report.study_truth import Exhibit
 
     Part = Mapping[str, Any]
-
-SHADE = {"better": "good", "worse": "bad"}
 
 
 def document(report: Part, exhibits: Sequence[Exhibit] = ()) -> str:
@@ -29,10 +32,8 @@ def document(report: Part, exhibits: Sequence[Exhibit] = ()) -> str:
         exhibits: filmed failures.
     """
     studies = report["studies"]
-    title = "; ".join(study["title"] for study in studies)
-    body = [f"<h1>{escape(title)}</h1>"]
-    if report["comparisons"]:
-        body.append(section("Compared", *_comparisons(report["comparisons"])))
+    title = "; ".join(study["title"] for study in studies) or compared_title(report)
+    body = [f"<h1>{escape(title)}</h1>", *compared_sections(report)]
     for study in studies:
         body += _study(study, alone=len(studies) == 1)
     body.append(section("What it looks like when it fails", *gallery(exhibits)))
@@ -40,23 +41,30 @@ def document(report: Part, exhibits: Sequence[Exhibit] = ()) -> str:
 
 
 def findings(study: Part) -> list[str]:
-    """One sentence per cell that an interval says something about, and one for all the others."""
-    said, open_ = [], []
+    """One sentence per cell that is shown to differ from dense, and one for all the others."""
+    said, open_, alone = [], [], []
     for run in study["runs"]:
         one = run["comparison"]
         if one is None:
             continue
         if one["verdict"] not in SHADE:
             open_.append(name(run))
+            low, high = one["paired"]["ci95"]
+            alone += [name(run)] if low > 0 or high < 0 else []
             continue
         low, high = one["paired"]["ci95"]
         said.append(
             f"{name(run)} is {one['verdict']} than dense: {points(one['paired']['difference'])} "
             f"points on {one['paired']['n']} paired seeds, 95 % interval {points(low)} to "
-            f"{points(high)}."
+            f"{points(high)}, p (Holm) {p_value(one['p_holm'])}."
         )
     if open_:
         said.append(f"No difference to dense is shown for {', '.join(open_)}.")
+    if alone:
+        said.append(
+            f"The interval alone leaves zero out for {', '.join(alone)}; McNemar's p, adjusted "
+            f"over the {family(study['runs'])} of this table, is not below {ALPHA:g}: no finding."
+        )
     return said
 
 
@@ -76,7 +84,8 @@ def _study(study: Part, *, alone: bool) -> list[str]:
         section("Success against cost", *_paretos(runs, study["macs_note"])),
         section("Task by task", *_tasks(runs)),
         section("What was kept of what mattered", *recall_tables(study["recall"])),
-        section("Published numbers", *reference_table(study["reference"], study["reference_note"])),
+        section("Time of a query", *time_tables(study)),
+        section("Published numbers", *reference_tables(study)),
         section("Conditions", facts(study["conditions"])),
     ]
 
@@ -90,9 +99,8 @@ def _results(runs: Sequence[Part]) -> str:
         head,
         map(_result, runs),
         "Small figures are 95 % intervals: Wilson's for success, Newcombe's and the bootstrap's "
-        "for the paired difference. The verdict rests on Newcombe's alone. Holm: the p value "
-        "against all cells of this table. MACs are per query, warm-up queries included, without "
-        "the selection itself.",
+        f"for the paired difference. {rule(family(runs))} MACs are per query, warm-up queries "
+        "included, without the selection itself.",
     )
 
 
@@ -104,7 +112,7 @@ def _result(run: Part) -> list[str]:
         escape(name(run)) + (" <small>(is dense)</small>" if run["reused_from"] else ""),
         f"{percent(run['success_rate'])} <small>{low * 100:.1f} – {high * 100:.1f}</small>",
         f"{run['successes'] + run['failures']}{lost}",
-        *_compared(one),
+        *difference_cells(one),
         f"{run['tokens']['kept']} / {run['tokens']['visual']}",
         number(run["query_latency_ms"]["p50"], ".1f"),
         number(run["speedup_p50"], ".2f", "×"),
@@ -112,48 +120,10 @@ def _result(run: Part) -> list[str]:
     ]
 
 
-def _compared(one: Part | None) -> list[str]:
-    """Difference, bootstrap, both p values and the verdict of a comparison."""
-    if one is None:
-        return [UNKNOWN] * 5
-    paired, word = one["paired"], one["verdict"]
-    low, high = paired["ci95"]
-    shade = SHADE.get(word, "")
-    return [
-        f"{points(paired['difference'])} <small>{points(low)} to {points(high)}</small>",
-        f"<small>{points(one['bootstrap'][0])} to {points(one['bootstrap'][1])}</small>",
-        p_value(paired["p_value"]),
-        p_value(one["p_holm"]),
-        f'<span class="{shade}">{escape(word)}</span>',
-    ]
-
-
-def _comparisons(comparisons: Sequence[Part]) -> list[str]:
-    head = (
-        *("", "against", "paired seeds", "won alone", "lost alone"),
-        *("difference", "bootstrap", "p (McNemar)", "p (Holm)", "verdict"),
-    )
-    rows = (
-        [
-            escape(one["treatment"]),
-            escape(one["reference"]),
-            str(one["paired"]["n"]),
-            str(one["paired"]["gained"]),
-            str(one["paired"]["lost"]),
-            *_compared(one),
-        ]
-        for one in comparisons
-    )
-    unpaired = sum(one["unpaired"] for one in comparisons)
-    note = "Same seeds and initial-state hashes; points of success, first minus second."
-    left = f" Episodes without a partner, left out: {unpaired}." if unpaired else ""
-    return [table(head, rows, note + left)]
-
-
 def _budgets(budgets: Mapping[str, Sequence[Part]]) -> tuple[str, ...]:
     if not budgets:
         return ()
-    drops = [one["drop"] for one in next(iter(budgets.values()))]
+    drops = [f"{one['drop'] * 100:g}" for one in next(iter(budgets.values()))]
     rows = (
         [escape(method), *map(_budget, found), str(found[0]["seeds"])]
         for method, found in budgets.items()
@@ -163,7 +133,7 @@ def _budgets(budgets: Mapping[str, Sequence[Part]]) -> tuple[str, ...]:
         "Read off between the measured budgets, linearly over the logarithm of the tokens; "
         "intervals from drawing the seeds again. “Fewer” is below the smallest budget measured."
     )
-    head = ("", *(f"{drop * 100:g} points lost at" for drop in drops), "paired seeds")
+    head = ("", *(f"{drop} point{'s' * (drop != '1')} lost at" for drop in drops), "paired seeds")
     return paragraph(intro), table(head, rows)
 
 
@@ -184,14 +154,18 @@ def _paretos(runs: Sequence[Part], macs_note: str) -> list[str]:
     ]
     if not any(charts):
         return []
-    intro = "Bars are Wilson's intervals; the dashed line joins the cells that none beats in both."
+    intro = (
+        "Beside each mark its share of kept tokens; bars are Wilson's intervals; the dashed line "
+        "joins the cells that none beats in both."
+    )
     return [paragraph(intro), *charts, paragraph(macs_note, "soft")]
 
 
 def _spot(run: Part, cost: float | None) -> Spot | None:
     if not cost:
         return None
-    return Spot(run["method"], name(run), cost, run["success_rate"], *run["success_ci95"])
+    rung = DENSE if run["method"] == DENSE else f"{run['keep']:g}"
+    return Spot(run["method"], name(run), rung, cost, run["success_rate"], *run["success_ci95"])
 
 
 def _tasks(runs: Sequence[Part]) -> tuple[str, ...]:
@@ -199,7 +173,8 @@ def _tasks(runs: Sequence[Part]) -> tuple[str, ...]:
     tasks = sorted({task for run in shown for task in run["tasks"]})
     rows = {name(run): [_square(run["tasks"].get(task)) for task in tasks] for run in shown}
     chart = heat_map(tasks, rows, "success by task and cell")
-    return (chart, paragraph("Hover for counts and intervals.", "soft")) if chart else ()
+    note = "Successes of judged episodes; point at a square for its interval."
+    return (chart, paragraph(note, "soft")) if chart else ()
 
 
 def _square(task: Part | None) -> Square:
@@ -209,6 +184,6 @@ def _square(task: Part | None) -> Square:
     counts = f"{task['successes']} of {task['episodes']}"
     return Square(
         task["success_rate"],
-        f"{task['success_rate']:.0%}",
+        f"{task['success_rate']:.0%}  {task['successes']}/{task['episodes']}",
         f"{counts}, 95 % interval {low:.1%} to {high:.1%}",
     )

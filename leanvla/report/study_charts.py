@@ -5,21 +5,23 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from leanvla.report.svg import colour, legend, round_step, svg, text
+from leanvla.report.labels import LETTER, placed, shared_ends, wrap
+from leanvla.report.svg import colour, legend, mark, round_step, svg, text
 from sim.analysis.cells import front
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WIDTH, LEFT, TOP, BOTTOM = 720, 56, 18, 290
-CELL_W, CELL_H, NAMES_W = 84, 24, 220
+CELL_W, CELL_H, LEAST_NAMES_W, LINE = 84, 24, 220, 12
 
 
 class Spot(NamedTuple):
-    """One cell in a chart of success against cost."""
+    """One cell in a chart of success against cost; `rung` is what is written beside its mark."""
 
     method: str
     label: str
+    rung: str
     cost: float
     rate: float
     low: float
@@ -60,35 +62,51 @@ def pareto(spots: Sequence[Spot], unit: str, label: str) -> str:
         'opacity=".6"/>'
     )
     for spot in spots:
-        parts.append(_spot(spot, x(spot.cost), y, colour(methods.index(spot.method))))
-    names, height = legend(methods, BOTTOM + 56)
+        parts.append(_spot(spot, x(spot.cost), y, methods.index(spot.method)))
+    places = placed([(x(s.cost), y(s.rate)) for s in spots], [s.rung for s in spots], LEFT, WIDTH)
+    for spot, place in zip(spots, places, strict=True):
+        parts.append(text(place.x, place.y, spot.rung, place.anchor, "soft"))
+    names, height = legend(methods, BOTTOM + 56, marks=True)
     return svg(height, [*parts, *names], label, WIDTH)
 
 
 def heat_map(columns: Sequence[str], rows: Mapping[str, Sequence[Square]], label: str) -> str:
-    """One square per row and column, the greener the higher the rate."""
+    """One square per row and column, the greener the higher the rate.
+
+    What all columns' names share is said once above them; a head is never wider than its column.
+    """
     if not rows or not columns:
         return ""
-    width = NAMES_W + CELL_W * len(columns) + 10
-    head = [
-        text(NAMES_W + (i + 0.5) * CELL_W, 14, name, "middle", "soft")
-        for i, name in enumerate(columns)
-    ]
-    body = []
+    left = max(LEAST_NAMES_W, 16 + 7 * max(map(len, rows)))
+    front, back = shared_ends(columns)
+    heads = [wrap(name[len(front) : len(name) - len(back)], CELL_W - 2) for name in columns]
+    above = LINE + 4 if front or back else 0
+    top = above + LINE * max(map(len, heads)) + 8
+    body = [text(10, LINE, f"{front} … {back}", "start", "soft")] if above else []
+    for i, (name, lines) in enumerate(zip(columns, heads, strict=True)):
+        body.append(_head(name, lines, left + (i + 0.5) * CELL_W - 1, top - 8))
     for line, (name, squares) in enumerate(rows.items()):
-        y = 24 + line * CELL_H
-        body.append(text(NAMES_W - 10, y + 16, name, "end"))
-        body += [_square(square, NAMES_W + i * CELL_W, y) for i, square in enumerate(squares)]
-    return svg(30 + CELL_H * len(rows), [*head, *body], label, width)
+        y = top + line * CELL_H
+        body.append(text(left - 10, y + 16, name, "end"))
+        body += [_square(square, left + i * CELL_W, y) for i, square in enumerate(squares)]
+    width = left + max(CELL_W * len(columns), LETTER * len(front + back) - left) + 10
+    return svg(top + 6 + CELL_H * len(rows), body, label, round(width))
 
 
-def _spot(spot: Spot, x: float, y: Callable[[float], float], shade: str) -> str:
+def _head(name: str, lines: Sequence[str], x: float, bottom: float) -> str:
+    words = (
+        text(x, bottom - LINE * (len(lines) - 1 - i), line, "middle", "soft")
+        for i, line in enumerate(lines)
+    )
+    return f"<g><title>{escape(name)}</title>{''.join(words)}</g>"
+
+
+def _spot(spot: Spot, x: float, y: Callable[[float], float], number: int) -> str:
     title = f"{spot.label}: {spot.rate:.1%} [{spot.low:.1%}, {spot.high:.1%}] at {spot.cost:.4g}"
     return (
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(spot.low):.1f}" y2="{y(spot.high):.1f}" '
-        f'stroke="{shade}" opacity=".45" stroke-width="2"/>'
-        f'<circle cx="{x:.1f}" cy="{y(spot.rate):.1f}" r="4.5" fill="{shade}">'
-        f"<title>{escape(title)}</title></circle>"
+        f'stroke="{colour(number)}" opacity=".45" stroke-width="2"/>'
+        + mark(number, x, y(spot.rate), title)
     )
 
 

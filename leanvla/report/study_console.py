@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from leanvla.report.rollout import name
-from leanvla.report.words import UNKNOWN, number, p_value, percent, points, si
+from leanvla.report.study_compared import ALIKE, SAME_RUN
+from leanvla.report.study_verdict import family
+from leanvla.report.words import UNKNOWN, number, p_value, percent, points, rule, si
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +30,14 @@ def print_report(report: Part) -> None:
         console.print(_cells(study["runs"], study["title"]))
         if study["budgets"]:
             console.print(_budgets(study["budgets"]))
-    if report["comparisons"]:
+        if said := family(study["runs"]):
+            console.print(rule(said))
+    if report["compared"]:
+        for line in _sides(report["compared"]):
+            console.print(line, soft_wrap=True)
         console.print(_comparisons(report["comparisons"]))
+        for line in _footer(report):
+            console.print(line)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -73,8 +81,9 @@ def _difference(one: Part | None) -> tuple[str, str, str, str]:
 
 
 def _budgets(budgets: Mapping[str, Sequence[Part]]) -> Table:
-    drops = [f"{one['drop'] * 100:g} points lost at" for one in next(iter(budgets.values()))]
-    table = _table("tokens", "", *drops, "seeds")
+    drops = [f"{one['drop'] * 100:g}" for one in next(iter(budgets.values()))]
+    heads = [f"{drop} point{'s' * (drop != '1')} lost at" for drop in drops]
+    table = _table("tokens", "", *heads, "seeds")
     for method, found in budgets.items():
         table.add_row(method, *map(_budget, found), str(found[0]["seeds"]))
     return table
@@ -85,16 +94,30 @@ def _budget(one: Part) -> str:
     return "{} ({} – {})".format(*ends)
 
 
+def _sides(compared: Part) -> list[str]:
+    return [f"{side.upper()} = {compared[side]['folder']}" for side in "ab"]
+
+
 def _comparisons(comparisons: Sequence[Part]) -> Table:
-    table = _table(
-        "paired", "", "against", "seeds", "difference", "95 %", "p Holm", "verdict", "unpaired"
-    )
+    """Fits eighty columns: the sides are named above it, a long cell's name is broken."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("A against B", overflow="fold")
+    for column in ("seeds", "A − B", "95 %", "p Holm", "verdict"):
+        table.add_column(column, justify="right", no_wrap=True)
     for one in comparisons:
-        table.add_row(
-            one["treatment"],
-            one["reference"],
-            str(one["paired"]["n"]),
-            *_difference(one),
-            str(one["unpaired"]),
-        )
+        pair = [one["treatment"], one["reference"]]
+        seeds = str(one["paired"]["n"])
+        table.add_row("\n".join(dict.fromkeys(pair)), seeds, *_difference(one))
     return table
+
+
+def _footer(report: Part) -> list[str]:
+    """The rule of the verdicts, what was left out, and in what else the sides differ."""
+    comparisons, compared = report["comparisons"], report["compared"]
+    lines = [rule(len(comparisons))]
+    if unpaired := sum(one["unpaired"] for one in comparisons):
+        lines.append(f"Episodes without a partner, left out: {unpaired}.")
+    if not compared["differences"]:
+        return [*lines, SAME_RUN if compared["same_run"] else ALIKE]
+    told = (f"{one['what']}: {one['ours']} | {one['theirs']}" for one in compared["differences"])
+    return [*lines, "A and B differ in (A | B):", *(f"  {line}" for line in told)]

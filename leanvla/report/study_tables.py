@@ -1,4 +1,4 @@
-"""The tables of a report for other programs: CSV, LaTeX, Parquet."""
+"""The tables of a report for other programs: CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from leanvla.report.rollout import name
-from leanvla.report.words import UNKNOWN, number, points
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sim.rollout.types import EpisodeRecord
 
     Part = Mapping[str, Any]
 
-_LATEX = {
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    **{"–": "--", "−": "$-$", "×": r"$\times$", "…": r"\ldots{}"},
-}
+_SETUP = ("suite", "policy", "settings")
+_CELL = (
+    *("method", "keep", "tokens_kept", "tokens", "judged", "successes", "errors", "success_rate"),
+    *("success_low", "success_high", "paired_seeds", "difference", "difference_low"),
+    *("difference_high", "bootstrap_low", "bootstrap_high", "mcnemar_p", "holm_p", "holm_cells"),
+    *("verdict", "wrong_object_rate", "query_p50_ms", "query_p95_ms", "speedup_p50"),
+    *("speedup_ceiling", "query_macs"),
+)
+_TASK = (
+    *("method", "keep", "task", "episodes", "successes"),
+    *("success_rate", "success_low", "success_high"),
+)
+_BUDGET = ("method", "drop", "tokens", "low", "high", "seeds")
+_RECALL = (
+    *("method", "keep", "role", "phase", "queries", "recall", "in_success", "in_failure"),
+    *("correlation", "correlation_low", "correlation_high", "withheld", "episodes"),
+)
 
 
-def csv_text(rows: Sequence[Part]) -> str:
-    """Rows of one shape as CSV with a head; unknown values are empty."""
+def csv_text(columns: Sequence[str], rows: Sequence[Part]) -> str:
+    """Rows as CSV, with a head even when there are none; unknown values are empty."""
     buffer = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
@@ -78,31 +86,29 @@ def recall_rows(study: Part) -> list[dict[str, Any]]:
             "correlation": one["correlation"],
             "correlation_low": one["ci95"][0] if one["ci95"] else None,
             "correlation_high": one["ci95"][1] if one["ci95"] else None,
+            "withheld": one["withheld"],
             "episodes": one["episodes"],
         }
         for one in study["recall"]
     ]
 
 
-def latex_table(study: Part) -> str:
-    """A table for a paper, in the manner of the booktabs package."""
-    lines = [
-        r"% \usepackage{booktabs}",
-        f"% {study['title']}; from {', '.join(study['folders'])}".replace("\n", " "),
-        r"\begin{tabular}{lrrrrl}",
-        r"\toprule",
-        r"Method & Tokens & Success [95\,\%] & $\Delta$ dense [95\,\%] & ms & Verdict \\",
-        r"\midrule",
-        *map(_latex_row, study["runs"]),
-        r"\bottomrule",
-        r"\end{tabular}",
+def comparison_rows(comparisons: Sequence[Part], compared: Part) -> list[dict[str, Any]]:
+    """One flat row per comparison, A minus B."""
+    folders = {"a_folder": compared["a"]["folder"], "b_folder": compared["b"]["folder"]}
+    return [
+        {
+            "a": one["treatment"],
+            "b": one["reference"],
+            **folders,
+            "paired_seeds": one["paired"]["n"],
+            "a_alone": one["paired"]["gained"],
+            "b_alone": one["paired"]["lost"],
+            **_paired(one),
+            "unpaired": one["unpaired"],
+        }
+        for one in comparisons
     ]
-    return "\n".join(lines) + "\n"
-
-
-def latex(words: str) -> str:
-    """Words with everything that LaTeX would read as a command made plain."""
-    return "".join(_LATEX.get(mark, mark) for mark in words)
 
 
 def write_parquet(path: Path, episodes: Sequence[tuple[Part, EpisodeRecord]]) -> None:
@@ -130,9 +136,7 @@ def _setup(study: Part) -> dict[str, Any]:
 
 
 def _cell(run: Part) -> dict[str, Any]:
-    one, paired = run["comparison"], None
-    if one is not None:
-        paired = one["paired"]
+    one = run["comparison"]
     return {
         "method": run["method"],
         "keep": run["keep"],
@@ -144,15 +148,7 @@ def _cell(run: Part) -> dict[str, Any]:
         "success_rate": run["success_rate"],
         "success_low": run["success_ci95"][0],
         "success_high": run["success_ci95"][1],
-        "paired_seeds": paired and paired["n"],
-        "difference": paired and paired["difference"],
-        "difference_low": paired and paired["ci95"][0],
-        "difference_high": paired and paired["ci95"][1],
-        "bootstrap_low": one and one["bootstrap"][0],
-        "bootstrap_high": one and one["bootstrap"][1],
-        "mcnemar_p": paired and paired["p_value"],
-        "holm_p": one and one["p_holm"],
-        "verdict": one and one["verdict"],
+        **({} if one is None else {"paired_seeds": one["paired"]["n"], **_paired(one)}),
         "wrong_object_rate": run["wrong_object_rate"],
         "query_p50_ms": run["query_latency_ms"]["p50"],
         "query_p95_ms": run["query_latency_ms"]["p95"],
@@ -162,25 +158,19 @@ def _cell(run: Part) -> dict[str, Any]:
     }
 
 
-def _latex_row(run: Part) -> str:
-    low, high = run["success_ci95"]
-    rate, one = run["success_rate"], run["comparison"]
-    difference, verdict = UNKNOWN, UNKNOWN
-    if one is not None:
-        paired, verdict = one["paired"], one["verdict"]
-        difference = (
-            f"{points(paired['difference'])} "
-            f"[{points(paired['ci95'][0])}, {points(paired['ci95'][1])}]"
-        )
-    cells = (
-        name(run),
-        f"{run['tokens']['kept']}/{run['tokens']['visual']}",
-        f"{number(rate and rate * 100, '.1f')} [{low * 100:.1f}, {high * 100:.1f}]",
-        difference,
-        number(run["query_latency_ms"]["p50"], ".1f"),
-        verdict,
-    )
-    return " & ".join(map(latex, cells)) + r" \\"
+def _paired(one: Part) -> dict[str, Any]:
+    paired = one["paired"]
+    return {
+        "difference": paired["difference"],
+        "difference_low": paired["ci95"][0],
+        "difference_high": paired["ci95"][1],
+        "bootstrap_low": one["bootstrap"][0],
+        "bootstrap_high": one["bootstrap"][1],
+        "mcnemar_p": paired["p_value"],
+        "holm_p": one["p_holm"],
+        "holm_cells": one["family"],
+        "verdict": one["verdict"],
+    }
 
 
 def _episode(record: dict[str, Any]) -> dict[str, Any]:
@@ -188,3 +178,12 @@ def _episode(record: dict[str, Any]) -> dict[str, Any]:
     record.pop("truth", None)
     phases = record.pop("phase_ms", {})
     return {**record, **{f"{phase}_ms": times for phase, times in phases.items()}}
+
+
+# By file: its columns, and the rows of one study.
+TABLES: dict[str, tuple[tuple[str, ...], Callable[[Part], list[dict[str, Any]]]]] = {
+    "cells": ((*_SETUP, *_CELL), cell_rows),
+    "tasks": ((*_SETUP, *_TASK), task_rows),
+    "budgets": ((*_SETUP, *_BUDGET), budget_rows),
+    "recall": ((*_SETUP, *_RECALL), recall_rows),
+}

@@ -1,4 +1,4 @@
-"""Parts of a report that go beyond counts: kept-token recall, published rows, filmed failures."""
+"""Parts of a report that go beyond counts: kept-token recall and filmed failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanvla.report.page import image, paragraph, table, video
 from leanvla.report.rollout import name
-from leanvla.report.words import UNKNOWN, number, percent
+from leanvla.report.words import number, percent
 from sim.rollout.types import DENSE
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def recall_tables(recall: Sequence[Part]) -> list[str]:
     intro = (
         "Of the patches that show a thing by the simulator's own segmentation, the share that "
         "reached the last layer. Correlation: of an episode's recall with its success, within one "
-        "cell. It is no proof of a cause: a lost episode goes on longer and looks elsewhere."
+        "cell, where it has ten episodes and three of either outcome. It is no proof of a cause: a "
+        "lost episode goes on longer and looks elsewhere."
     )
     views = pruned[0]["views"]
     head = (
@@ -52,29 +53,6 @@ def recall_tables(recall: Sequence[Part]) -> list[str]:
         *("in successes", "in failures", "correlation", "episodes"),
     )
     return [paragraph(intro), table(head, map(_recall, pruned))]
-
-
-def reference_table(reference: Sequence[Part], note: str) -> list[str]:
-    """Published rows beside ours, with how the set-ups differ."""
-    if not reference:
-        return [paragraph(note[:1].upper() + note[1:] + ".")] if note else []
-    rows = (
-        [
-            escape(one["cell"]),
-            escape(one["kind"]),
-            escape(one["source"]),
-            percent(one["success"]),
-            percent(one["ours"]),
-            "<br>".join(map(escape, one["differences"])),
-        ]
-        for one in reference
-    )
-    head = ("", "kind", "source", "theirs", "ours", "how the set-ups differ")
-    words = (
-        "Others' numbers, not ours. A claim is by a method's authors, a reproduction by somebody "
-        "else. No verdict is drawn between theirs and ours: seeds and machines are not shared."
-    )
-    return [paragraph(words), table(head, rows)]
 
 
 def gallery(exhibits: Sequence[Exhibit]) -> list[str]:
@@ -101,10 +79,10 @@ def gallery(exhibits: Sequence[Exhibit]) -> list[str]:
 
 
 def _recall(one: Part) -> list[str]:
-    low_high = one["ci95"]
-    tied = UNKNOWN
-    if one["correlation"] is not None and low_high:
-        tied = f"{one['correlation']:+.2f} <small>{low_high[0]:+.2f} to {low_high[1]:+.2f}</small>"
+    tied, low_high = f"<small>{escape(one['withheld'])}</small>", one["ci95"]
+    if one["correlation"] is not None:
+        words = f"{low_high[0]:+.2f} to {low_high[1]:+.2f}" if low_high else one["withheld"]
+        tied = f"{one['correlation']:+.2f} <small>{escape(words)}</small>"
     return [
         escape(name(one)),
         escape(one["role"]),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from sim.statistics import ALPHA, BETTER, UNDECIDED, WORSE
+
 UNKNOWN = "–"
+SHADE = {BETTER: "good", WORSE: "bad"}
 
 
 def percent(value: float | None) -> str:
@@ -34,3 +37,12 @@ def si(count: float | None) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.3g}"
+
+
+def rule(cells: int) -> str:
+    """When a table of so many differences says `better` or `worse`."""
+    return (
+        "Verdict: better or worse only where the paired interval leaves zero out and McNemar's p, "
+        f"Holm-adjusted over {cells} cell{'s' * (cells != 1)}, is below {ALPHA:g}; else "
+        f"{UNDECIDED}."
+    )

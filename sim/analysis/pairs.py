@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sim.analysis.bootstrap import bootstrap_difference
 from sim.analysis.runs import ResultsError
 from sim.analysis.study import DENSE_CELL, outcomes_on
-from sim.statistics import PairedDifference, holm, paired_difference, verdict
+from sim.statistics import PairedDifference, holm, paired_difference, verdict_in_family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +25,11 @@ class Comparison(NamedTuple):
         reference: name of what it is compared with.
         paired: difference, Newcombe's interval, and the discordant seeds.
         bootstrap: the same difference's bootstrap interval.
-        verdict: `better`, `worse` or `no difference shown`, from Newcombe's interval alone.
+        verdict: `better` or `worse` when Newcombe's interval leaves zero out and `p_holm` is below
+            0.05; `no difference shown` otherwise.
         unpaired: seeds that only one of the two finished.
         p_holm: McNemar's p against the whole family of comparisons.
+        family: comparisons in that family.
     """
 
     treatment: str
@@ -37,6 +39,7 @@ class Comparison(NamedTuple):
     verdict: str
     unpaired: int
     p_holm: float
+    family: int = 1
 
 
 def compare(
@@ -45,7 +48,7 @@ def compare(
     against: str,
     reference: Mapping[int, EpisodeRecord],
 ) -> Comparison:
-    """Compare two sets of judged episodes, by seed.
+    """Compare two sets of judged episodes, by seed: a family of one.
 
     Raises:
         ResultsError: when no seed is in both, or one of them began from another initial state.
@@ -68,16 +71,21 @@ def compare(
         against,
         paired,
         bootstrap_difference(*pairs),
-        verdict(paired.ci95),
+        verdict_in_family(paired.ci95, paired.p_value),
         len(set(treatment) ^ set(reference)),
         paired.p_value,
     )
 
 
 def as_family(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons, each p value against all of them."""
+    """The same comparisons, each p value and verdict against all of them."""
     adjusted = holm([one.paired.p_value for one in comparisons])
-    return [one._replace(p_holm=p) for one, p in zip(comparisons, adjusted, strict=True)]
+    return [
+        one._replace(
+            p_holm=p, verdict=verdict_in_family(one.paired.ci95, p), family=len(comparisons)
+        )
+        for one, p in zip(comparisons, adjusted, strict=True)
+    ]
 
 
 def compare_folders(
@@ -87,7 +95,8 @@ def compare_folders(
 ) -> list[Comparison]:
     """Every cell of one folder against the same cell of another, or one chosen cell against one.
 
-    Folders that share no pruned cell and hold one each are compared by those two.
+    The comparisons are named by their cells alone. Folders that share no pruned cell and hold one
+    each are compared by those two.
 
     Args:
         treatment: what is compared.
@@ -99,12 +108,12 @@ def compare_folders(
     """
     ours, theirs = _by_cell(treatment), _by_cell(reference)
     pairs = _matching(ours, theirs, cells, (str(treatment.path), str(reference.path)))
-    return as_family(
-        [
-            compare(f"{treatment.path}: {a}", ours[a], f"{reference.path}: {b}", theirs[b])
-            for a, b in pairs
-        ]
-    )
+    found = [
+        compare(f"{treatment.path}: {a}", ours[a], f"{reference.path}: {b}", theirs[b])
+        for a, b in pairs
+    ]
+    named = zip(found, pairs, strict=True)
+    return as_family([one._replace(treatment=str(a), reference=str(b)) for one, (a, b) in named])
 
 
 def _matching(

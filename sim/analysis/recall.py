@@ -2,7 +2,8 @@
 
 Recall is a ratio of sums: patches that show a thing and live, over patches that show it. The
 correlation is between an episode's recall and its success, over the episodes of one cell; it is no
-proof of a cause, since a lost episode also goes on longer and looks at other things.
+proof of a cause, since a lost episode also goes on longer and looks at other things. With few
+episodes, or few of either outcome, any number may come out, so none is given.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from sim.statistics import Interval
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from jaxtyping import Float64
+
     from sim.rollout.types import EpisodeRecord
 
 DRAWS = 2000
+LEAST_EPISODES, LEAST_OUTCOMES = 10, 3
 ALL = "all"
 
 
@@ -33,9 +37,10 @@ class Recall(NamedTuple):
         queries: queries in which at least one view showed it.
         in_success: recall in successful episodes; None without one.
         in_failure: recall in failed episodes; None without one.
-        correlation: of an episode's recall with its success; None when one of both is constant.
-        ci95: bootstrap interval of the correlation; None where that is unknown.
+        correlation: of an episode's recall with its success; None where `withheld` says why.
+        ci95: bootstrap interval of the correlation; None where `withheld` says why.
         episodes: that the correlation is over.
+        withheld: why there is no correlation, or no interval; empty when there are both.
     """
 
     phase: str
@@ -48,6 +53,7 @@ class Recall(NamedTuple):
     correlation: float | None
     ci95: Interval | None
     episodes: int
+    withheld: str
 
 
 class _Count(NamedTuple):
@@ -66,12 +72,35 @@ def recalls(records: Iterable[EpisodeRecord]) -> list[Recall]:
     return [_recall(told, phase, role) for role in roles for phase in (ALL, *phases)]
 
 
-def correlation(values: Sequence[float], success: Sequence[bool]) -> float | None:
-    """Pearson's correlation with success; None when one of both does not vary."""
+def correlation(
+    values: Sequence[float], success: Sequence[bool]
+) -> tuple[float | None, Interval | None, str]:
+    """Pearson's correlation with success, its 95 % bootstrap interval, and what was withheld why.
+
+    A draw in which one of the two does not vary shows no relation and counts as zero.
+    """
     x, y = np.asarray(values, float), np.asarray(success, float)
-    if len(x) < 3 or np.ptp(x) < 1e-12 or np.ptp(y) == 0:
-        return None
-    return float(np.corrcoef(x, y)[0, 1])
+    won, lost = int(y.sum()), int(len(y) - y.sum())
+    if len(x) < LEAST_EPISODES:
+        return None, None, f"fewer than {LEAST_EPISODES} episodes: {len(x)}"
+    if min(won, lost) < LEAST_OUTCOMES:
+        return None, None, f"fewer than {LEAST_OUTCOMES} of either outcome: {won} won, {lost} lost"
+    if np.ptp(x) < 1e-12:
+        return None, None, "the recall does not vary"
+    places = np.random.default_rng(0).integers(len(x), size=(DRAWS, len(x)))
+    low, high = np.quantile(_pearson(x[places], y[places]), (0.025, 0.975))
+    found = float(_pearson(x[None], y[None])[0])
+    if high - low < 1e-9:
+        return found, None, "all draws agree: no interval"
+    return found, Interval(float(low), float(high)), ""
+
+
+def _pearson(
+    x: Float64[np.ndarray, "draws episodes"], y: Float64[np.ndarray, "draws episodes"]
+) -> Float64[np.ndarray, " draws"]:
+    a, b = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    spread = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return np.divide((a * b).sum(1), spread, out=np.zeros(len(x)), where=spread > 1e-12)
 
 
 def _recall(records: Sequence[EpisodeRecord], phase: str, role: str) -> Recall:
@@ -82,7 +111,7 @@ def _recall(records: Sequence[EpisodeRecord], phase: str, role: str) -> Recall:
         for record, found in counts
         if (ratio := _ratio(found)) is not None
     ]
-    values, success = [ratio for ratio, _ in episodes], [won for _, won in episodes]
+    tied, ci95, withheld = correlation([r for r, _ in episodes], [won for _, won in episodes])
     views = max((len(count.shown) for count in every), default=0)
     return Recall(
         phase,
@@ -92,9 +121,10 @@ def _recall(records: Sequence[EpisodeRecord], phase: str, role: str) -> Recall:
         sum(any(count.shown) for count in every),
         _ratio([c for record, found in counts if record.outcome == "success" for c in found]),
         _ratio([c for record, found in counts if record.outcome == "failure" for c in found]),
-        correlation(values, success),
-        _correlation_interval(values, success),
+        tied,
+        ci95,
         len(episodes),
+        withheld,
     )
 
 
@@ -112,16 +142,3 @@ def _ratio(counts: Sequence[_Count], view: int | None = None) -> float | None:
 
     shown = sum(total(count.shown) for count in counts)
     return sum(total(count.kept) for count in counts) / shown if shown else None
-
-
-def _correlation_interval(values: Sequence[float], success: Sequence[bool]) -> Interval | None:
-    if correlation(values, success) is None:
-        return None
-    x, y = np.asarray(values, float), np.asarray(success, float)
-    draws = np.random.default_rng(0).integers(len(x), size=(DRAWS, len(x)))
-    a, b = x[draws], y[draws]
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    spread = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    found = (a * b).sum(1)[spread > 1e-12] / spread[spread > 1e-12]
-    low, high = np.quantile(found, (0.025, 0.975))
-    return Interval(float(low), float(high))

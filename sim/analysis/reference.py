@@ -1,7 +1,8 @@
 """What papers claim and what others measured, as data, to stand beside our numbers where it may.
 
-A row is shown beside one of our cells when suite, family of the policy, method and budget are the
-same. Even then the set-ups differ; the differences are listed with it, as far as both sides tell.
+A row matches one of our cells when suite, family of the policy, method and budget are the same.
+Even then the set-ups differ; `sim.analysis.context` lists how, and lays out the rows that do not
+match.
 """
 
 from __future__ import annotations
@@ -18,7 +19,25 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).with_name("reference.json")
 SAME_KEEP = 0.005
-FAMILIES = {"openvla": "OpenVLA 7B", "openvla_oft": "OpenVLA-OFT 7B", "pi0": "pi0"}
+AVERAGE, LATENCY = "libero_average", "latency"
+
+
+class PublishedSetup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of the policies that published rows are about.
+
+    Attributes:
+        name: of the family.
+        views: cameras.
+        tokens_per_view: visual tokens of each.
+        layers: of the decoder.
+        cuts: by method, full decoder layers before its cut.
+    """
+
+    name: str
+    views: int | None = None
+    tokens_per_view: int | None = None
+    layers: int | None = None
+    cuts: dict[str, int] = {}
 
 
 class ReferenceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,12 +48,15 @@ class ReferenceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         source: who says it.
         read_in: where it was read, when that is not the source itself.
         policy: family of the policy.
-        suite: as ours are called; `latency` for a row that is about time alone.
+        suite: as ours are called; `libero_average` for the four suites together, `latency` for a
+            row that is about time alone.
         method: as ours are called, where we have it.
         keep: share of the visual tokens; None when the source does not tell.
         success: rate; None when it was not told.
+        success_range: least and most, where a range was told.
         relative: success over dense, where that alone is told.
         relative_average: success over dense, average of the four suites.
+        cut: full decoder layers before the cut, where that was varied.
         trials: episodes behind `success`; None when the source does not tell.
         macs_t: tera-MACs of a query.
         speedup: over dense.
@@ -56,8 +78,10 @@ class ReferenceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: str
     keep: float | None
     success: float | None = None
+    success_range: tuple[float, float] | None = None
     relative: float | None = None
     relative_average: float | None = None
+    cut: int | None = None
     trials: int | None = None
     macs_t: float | None = None
     speedup: float | None = None
@@ -70,23 +94,36 @@ class ReferenceRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     configuration: str | None = None
     note: str | None = None
 
+    def __str__(self) -> str:
+        """`dense`, or `vla_pruner @ 0.25`."""
+        told = self.keep is not None and self.method != "dense"
+        return f"{self.method} @ {self.keep:.3g}" if told else self.method
 
-class Beside(NamedTuple):
-    """A published row beside a cell of ours, and how the two set-ups differ."""
+    @property
+    def timed(self) -> bool:
+        """Whether it tells how long something takes."""
+        times = (self.speedup, self.latency_ms, self.prefill_ms, self.decode_ms, self.filter_ms)
+        return any(value is not None for value in times)
 
-    row: ReferenceRow
-    cell: Mapping[str, Any]
-    differences: tuple[str, ...]
 
+class Published(msgspec.Struct, forbid_unknown_fields=True):
+    """Content of the file: rows, and by family the set-ups behind them."""
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
     schema: Literal["leanvla.reference/1"]
+    setups: dict[str, PublishedSetup]
     rows: list[ReferenceRow]
 
 
-def read_reference() -> list[ReferenceRow]:
+class Beside(NamedTuple):
+    """A published row and a cell of ours that measured the same."""
+
+    row: ReferenceRow
+    cell: Mapping[str, Any]
+
+
+def read_reference() -> Published:
     """All published rows that we know of."""
-    return msgspec.json.decode(FILE.read_bytes(), type=_File).rows
+    return msgspec.json.decode(FILE.read_bytes(), type=Published)
 
 
 def family_of(config: OpenVLAConfig | None) -> str | None:
@@ -97,10 +134,7 @@ def family_of(config: OpenVLAConfig | None) -> str | None:
 
 
 def beside(
-    rows: Sequence[ReferenceRow],
-    cells: Sequence[Mapping[str, Any]],
-    family: str | None,
-    machine: str,
+    rows: Sequence[ReferenceRow], cells: Sequence[Mapping[str, Any]], family: str | None
 ) -> list[Beside]:
     """Published rows beside our cells, cell by cell.
 
@@ -108,51 +142,32 @@ def beside(
         rows: published.
         cells: our rows, as `cell_rows` gives them.
         family: of our policy.
-        machine: what ours ran on.
     """
     return [
-        Beside(row, cell, tuple(_differences(row, cell, machine)))
+        Beside(row, cell)
         for cell in cells
         for row in rows
-        if _same(row, cell, family)
+        if row.suite == cell["suite"]
+        and row.policy == family
+        and row.success is not None
+        and same_cell(row, cell)
     ]
 
 
-def why_none(rows: Sequence[ReferenceRow], suite: str, family: str | None) -> str:
-    """Why no published row stands beside ours, in one sentence."""
-    suites = sorted({row.suite for row in rows if row.suite.startswith("libero")})
-    known = {row.suite: row.policy for row in rows if row.success is not None}
-    if suite not in known:
-        return f"no published row is about suite {suite}; they are about {', '.join(suites)}"
-    if family is None:
-        return "the policy's family is unknown here, so no published row can be set beside it"
-    return f"no published row for {suite} has a {family} policy with these methods and budgets"
-
-
-def _same(row: ReferenceRow, cell: Mapping[str, Any], family: str | None) -> bool:
+def same_cell(row: ReferenceRow, cell: Mapping[str, Any]) -> bool:
+    """Whether method and budget are the same."""
     return (
-        row.suite == cell["suite"]
-        and row.policy == family
-        and row.method == cell["method"].partition(":")[0]
+        row.method == cell["method"].partition(":")[0]
         and row.keep is not None
         and abs(row.keep - cell["keep"]) < SAME_KEEP
-        and row.success is not None
     )
 
 
-def _differences(row: ReferenceRow, cell: Mapping[str, Any], machine: str) -> list[str]:
-    judged = cell["successes"] + cell["failures"]
-    trials = f"{row.trials} episodes" if row.trials else "an untold number of episodes"
-    found = [
-        f"policy: theirs {FAMILIES[row.policy]}, ours {cell['policy']}",
-        f"theirs {trials}, ours {judged}",
-        f"theirs on {row.hardware or 'an untold machine'}, ours on {machine}",
-    ]
-    if cell["render_profile"] != "default":
-        found.append(f"ours is rendered {cell['render_profile']}")
-    if row.configuration or ":" in cell["method"]:
-        found.append(f"method: theirs {row.configuration or 'as published'}, ours {cell['method']}")
-    if row.macs_t is not None:
-        found.append("theirs counts MACs of the decoder's prefill alone")
-    found.append(f"read in: {row.read_in}")
-    return found + ([row.note] if row.note else [])
+def why_none(rows: Sequence[ReferenceRow], suite: str, family: str | None) -> str:
+    """Why no published row matches a cell of ours, in one sentence."""
+    suites = sorted({row.suite for row in rows} - {LATENCY})
+    if suite not in suites:
+        return f"no published row is about suite {suite}; they are about {', '.join(suites)}"
+    if family is None:
+        return "the policy's family is unknown here, so no published row can match"
+    return f"of the published rows about {suite} none is of {family} with these methods and budgets"

@@ -114,6 +114,13 @@ def test_findings_say_what_the_interval_says(wins, dense_wins, says):
     assert says in sentence
 
 
+def test_findings_need_the_test_over_all_cells():
+    """Six of twenty lost: alone a finding, among three cells not."""
+    runs = [run("dense", 1.0), run(wins=14), run(keep=0.5, wins=20), run(keep=0.125, wins=20)]
+    assert "worse than dense" in findings(runs[:2])[0]
+    assert "no difference to dense could be shown" in findings(runs)[0]
+
+
 def test_a_slower_pruner_is_called_slower():
     (sentence,) = findings([run(p50=12.5)])
     assert "0.80× slower: it costs more than it saves" in sentence

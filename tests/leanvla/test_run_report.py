@@ -19,8 +19,8 @@ from leanvla.commands.rollout import Rollout
 from leanvla.commands.rollout_plan import make_spec
 from leanvla.errors import UsageError
 from leanvla.report.study import document
-from leanvla.report.study_charts import Spot, pareto
-from leanvla.report.study_tables import csv_text, latex
+from leanvla.report.study_latex import latex
+from leanvla.report.study_tables import TABLES, csv_text
 from sim.rollout.types import Cell, QueryTruth
 from sim.suites import suite_spec
 from tests.leanvla.test_report import Balance
@@ -30,7 +30,10 @@ from tests.sim.twin_fakes import JUMPS
 FILES = {
     *("config.yaml", "env.json", "metrics.json", "report.html", "cells.csv", "tasks.csv"),
     *("budgets.csv", "recall.csv", "cells.tex", "episodes.parquet"),
+    *("comparisons.csv", "comparisons.tex"),
 }
+COMPARED = {"config.yaml", "env.json", "metrics.json", "report.html", "comparisons.csv"}
+COMPARED |= {"comparisons.tex"}
 
 
 def truth(won):
@@ -85,8 +88,91 @@ def test_metrics_hold_the_same_figures_as_the_tables(report):
     assert episodes.num_rows == 60
     assert {"seed", "outcome", "init_state_hash", "vision_ms", "kept"} <= set(episodes.column_names)
     tex = (report / "cells.tex").read_text()
-    assert r"fastv @ 0.25 & 72/288 & 40.0 [21.9, 61.3]" in tex
+    assert r"Method & Tokens & $n$ & Success" in tex
+    assert r"fastv @ 0.25 & 72/288 & 20 & 40.0 [21.9, 61.3] & $-$55.0 [" in tex
+    assert r" & 15.0 & 2.00$\times$ & 530 M & worse \\" in tex
     assert tex.count(r"\\") == 4
+
+
+def test_an_empty_table_has_its_head(folder, tmp_path):
+    """No truth was recorded in dense cells alone, and one cell has no budget curve."""
+    alone = write_run(tmp_path / "a", column([True] * 4))
+    assert main(["report", str(alone), "--no-parquet", "--out", str(tmp_path / "out")]) == 0
+    for name, (columns, _) in TABLES.items():
+        lines = (tmp_path / "out" / f"{name}.csv").read_text().splitlines()
+        assert lines[0] == ",".join(columns)
+        assert len(lines) == (1 if name in ("budgets", "recall") else 2 if name == "cells" else 3)
+
+
+def test_a_comparison_alone_leaves_its_own_tables(folder, tmp_path, capsys):
+    config = {"engine": "torch", "render_profile": "lowpoly"}
+    wins = [i >= 12 for i in range(20)]
+    other = write_run(
+        tmp_path / ("a_folder_with_a_long_name" * 6), column(wins, "fastv", 0.25), **config
+    )
+    out = tmp_path / "out"
+    sides = (f"{folder}::fastv@0.5", f"{other}::fastv@0.25")
+    assert main(["report", str(folder), "--no-parquet", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["report", "--compare", *sides, "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == COMPARED  # the earlier report's files are gone
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == [f"A = {folder}", f"B = {other}"]
+    assert all(len(line.rstrip()) <= 80 for line in shown[2:5])
+    assert "fastv @ 0.5" in shown[3]
+    for part in ("20", "+60.0", "better"):
+        assert part in shown[3]
+    assert "  engine: not told | torch" in shown
+    rows = list(csv.DictReader(io.StringIO((out / "comparisons.csv").read_text())))
+    assert [(r["a"], r["b"], r["a_alone"], r["holm_cells"], r["verdict"]) for r in rows] == [
+        ("fastv @ 0.5", "fastv @ 0.25", "12", "1", "better")
+    ]
+    assert "fastv @ 0.5 & fastv @ 0.25 & 20 & +60.0 [" in (out / "comparisons.tex").read_text()
+    page = (out / "report.html").read_text()
+    assert "<h1>fastv @ 0.5 against fastv @ 0.25: mini on tabletop;" in page
+    words = " ".join(Balance(page).words)
+    for part in ("How A and B differ", "render_profile", "Conditions of the comparison", "Abacus"):
+        assert part in words
+    assert "over 1 cell, is below 0.05" in words
+
+
+def test_two_cells_of_one_run_differ_in_nothing_else(folder, tmp_path, capsys):
+    sides = (f"{folder}::fastv@0.25", f"{folder}::fastv@0.5")
+    assert main(["report", "--compare", *sides, "--out", str(tmp_path / "out")]) == 0
+    assert "Both sides are of the same run" in capsys.readouterr().out
+
+
+def test_a_word_needs_the_adjusted_test(tmp_path, capsys):
+    """The legend says so, over how many cells; an interval alone is told, without a word."""
+    records = column([True] * 20) + column([i >= 5 for i in range(20)], "fastv", 0.25)
+    records += column([True] * 20, "fastv", 0.5)
+    run = write_run(tmp_path / "a", records)
+    assert main(["report", str(run), "--no-parquet", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "worse\n" not in shown
+    assert "Holm-adjusted over 2 cells, is below 0.05" in shown
+    words = " ".join(Balance((tmp_path / "out" / "report.html").read_text()).words)
+    assert "The interval alone leaves zero out for fastv @ 0.25" in words
+    assert "worse than dense" not in words
+    assert "Holm-adjusted over 2 cells" in words
+
+
+def test_published_rows_that_do_not_match_are_printed_apart(tmp_path):
+    records = column([True] * 20) + column([True] * 20, "fastv", 0.25)
+    run = write_run(tmp_path / "a", records, suite="libero_object", policy="mini-libero")
+    assert main(["report", str(run), "--no-parquet", "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out" / "metrics.json").read_text())["studies"][0]
+    assert content["reference"] == []
+    assert {row["policy"] for row in content["reference_context"]} == {
+        *("openvla", "openvla_oft", "pi0")
+    }
+    words = " ".join(Balance((tmp_path / "out" / "report.html").read_text()).words)
+    for part in (
+        *("Context, not matched", "69.6%", "issue thread 12", "10.7 – 19.6"),
+        "cut layer: theirs behind 3 of 32 layers, ours behind 2 of 6 layers",
+    ):
+        assert part in words
+    assert "a openvla_oft" not in words
 
 
 def test_a_report_may_be_written_again_but_never_over_a_run(folder, report, capsys):
@@ -130,9 +216,7 @@ def test_nothing_from_outside_becomes_markup(report):
     assert "<script>x" not in document(content)
     assert "<b>evil" not in document(content)
     assert latex(r"a_b & 5% \x") == r"a\_b \& 5\% \textbackslash{}x"
-    assert csv_text([{"a": "1,2", "b": None}]) == 'a,b\n"1,2",\n'
-    assert csv_text([]) == ""
-    assert pareto([Spot("m", "m", 1.0, 0.5, 0.4, 0.6)], "ms", "x") == ""
+    assert csv_text(("a", "b"), [{"a": "1,2", "b": None}]) == 'a,b\n"1,2",\n'
 
 
 def test_truth_is_refused_where_there_is_none(monkeypatch):

@@ -36,7 +36,8 @@ def test_recall_by_hand():
     assert reach.by_view == (0.5, None)
     assert (reach.in_success, reach.in_failure) == (0.75, 0.25)
     assert (grasp.queries, grasp.in_failure) == (1, None)
-    assert reach.correlation is None  # two episodes correlate always
+    assert (reach.correlation, reach.ci95) == (None, None)
+    assert reach.withheld == "fewer than 10 episodes: 2"  # two episodes correlate always
 
 
 def test_recall_goes_with_success_where_it_does():
@@ -52,15 +53,41 @@ def test_recall_goes_with_success_where_it_does():
     assert recalls([]) == []
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=3, max_size=30))
-def test_correlations_are_pearsons_or_unknown(pairs):
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=30))
+def test_correlations_are_pearsons_or_withheld(pairs):
     values, success = [v for v, _ in pairs], [s for _, s in pairs]
-    found = correlation(values, success)
+    found, ci95, why = correlation(values, success)
     if found is None:
-        assert np.ptp(values) < 1e-12 or len(set(success)) == 1
+        few = len(pairs) < 10 or min(sum(success), len(pairs) - sum(success)) < 3
+        assert few or np.ptp(values) < 1e-12
     else:
-        assert -1 - 1e-9 <= found <= 1 + 1e-9
-        assert found == pytest.approx(-correlation(values, [not s for s in success]))
+        assert found == pytest.approx(np.corrcoef(values, success)[0, 1], abs=1e-6)
+        assert found == pytest.approx(-correlation(values, [not s for s in success])[0])
+    assert bool(why) == (ci95 is None)
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "why"),
+    [
+        (3, 0, "fewer than 10 episodes: 3"),
+        (5, 4, "fewer than 10 episodes: 9"),
+        (20, 2, "fewer than 3 of either outcome: 20 won, 2 lost"),
+        (2, 20, "fewer than 3 of either outcome: 2 won, 20 lost"),
+    ],
+)
+def test_a_correlation_of_too_little_is_withheld(won, lost, why):
+    values = [0.5 + i / 100 for i in range(won)] + [i / 100 for i in range(lost)]
+    assert correlation(values, [True] * won + [False] * lost) == (None, None, why)
+
+
+def test_draws_without_a_loss_count_as_no_relation():
+    """Dropped instead, three losses of ten would give an interval far from zero."""
+    values = [0.9, 0.8, 0.85, 0.95, 0.9, 0.8, 0.9, 0.2, 0.1, 0.15]
+    found, (low, _), why = correlation(values, [True] * 7 + [False] * 3)
+    assert (found > 0.9, low, why) == (True, 0.0, "")
+    found, ci95, why = correlation([1.0] * 20 + [0.0] * 20, [True] * 20 + [False] * 20)
+    assert (found, ci95) == (pytest.approx(1.0), None)
+    assert "no interval" in why
 
 
 def test_patches_by_hand():

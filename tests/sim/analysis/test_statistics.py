@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sim.analysis.bootstrap import bootstrap_difference, resampled_rates
 from sim.analysis.budget import crossing, monotone_losses, token_budgets
 from sim.analysis.cells import front
-from sim.statistics import Interval, holm, paired_difference, verdict
+from sim.statistics import Interval, holm, paired_difference, verdict, verdict_in_family
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 SIZES = np.array([288.0, 144.0, 72.0, 36.0])
@@ -36,6 +36,13 @@ def isotonic(values: list[float]) -> list[float]:
 )
 def test_a_verdict_needs_an_interval_without_zero(interval, said):
     assert verdict(Interval(*interval)) == said
+
+
+def test_a_verdict_of_a_table_needs_the_adjusted_test_too():
+    worse = Interval(-0.469, -0.038)
+    assert verdict_in_family(worse, 0.049) == "worse"
+    assert verdict_in_family(worse, 0.05) == "no difference shown"
+    assert verdict_in_family(Interval(-0.1, 0.1), 0.001) == "no difference shown"
 
 
 def test_holm_by_hand():

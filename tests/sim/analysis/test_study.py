@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -11,8 +10,8 @@ from policy.openvla.macs import query_macs
 from policy.registry import resolve_policy
 from sim.analysis.cells import cell_rows, mean_macs, method_budgets, to_dense
 from sim.analysis.pairs import compare_folders
-from sim.analysis.reference import beside, family_of, read_reference, why_none
 from sim.analysis.runs import ResultsError, read_run, run_folders
+from sim.analysis.setups import setup_differences
 from sim.analysis.study import DENSE_CELL, put_together
 from sim.rollout.types import Cell
 from tests.sim.analysis.makers import column, episode, write_run
@@ -160,6 +159,17 @@ def test_cells_are_compared_with_dense_as_one_family(tmp_path):
     assert 72 < ten.tokens < 144
 
 
+def test_an_interval_alone_gives_no_verdict(tmp_path):
+    """Five of twenty lost: Newcombe leaves zero out, McNemar's exact p is 0.06."""
+    lost = column([i >= 5 for i in range(20)], "fastv", 0.25)
+    same = [replace(r, keep=keep) for keep in (0.5, 0.125) for r in column([True] * 20, "fastv")]
+    (study,) = studies(write_run(tmp_path / "a", DENSE + lost + same))
+    found = {one.treatment: one for one in to_dense(study)}["fastv @ 0.25"]
+    assert found.paired.ci95.high < 0
+    assert (found.verdict, found.family) == ("no difference shown", 3)
+    assert found.p_holm == pytest.approx(3 * 2 / 2**5)
+
+
 def test_speed_is_compared_within_a_folder(tmp_path):
     """Dense was measured twice, once on a machine half as fast: that must cancel."""
     slow = [replace(r, query_ms=[2 * ms for ms in r.query_ms]) for r in DENSE]
@@ -208,43 +218,25 @@ def test_folders_are_compared_cell_by_cell_or_as_named(tmp_path):
     assert (fastv.verdict, fastv.paired.n, fastv.unpaired) == ("better", 18, 2)
     assert fastv.bootstrap.low > 0
     _, mixed = compare_folders(one, three)  # one pruned cell each: by those
-    assert mixed.treatment.endswith("fastv @ 0.25")
-    assert mixed.reference.endswith("random @ 0.5")
+    assert (mixed.treatment, mixed.reference) == ("fastv @ 0.25", "random @ 0.5")
     (named,) = compare_folders(two, two, (FASTV, DENSE_CELL))
     assert named.verdict == "worse"
 
 
-def test_published_rows_are_whole_and_marked():
-    rows = read_reference()
-    assert len(rows) > 80
-    assert {row.kind for row in rows} == {"claim", "reproduction", "audit"}
-    for row in rows:
-        assert row.source
-        assert row.read_in
-        assert row.success is None or 0 <= row.success <= 1.1
-        assert row.keep is None or 0 <= row.keep <= 1
-    ours = [r for r in rows if r.suite == "libero_spatial" and r.method == "vla_pruner"]
-    eighth = {r.kind: r.success for r in ours if r.policy == "openvla" and r.keep == 0.125}
-    assert eighth["claim"] == 0.802
-    assert eighth["reproduction"] < 0.8
-
-
-def test_published_rows_stand_beside_ours_where_the_setup_matches(tmp_path):
-    records = column([True] * 20, render_profile="lowpoly") + PRUNED
-    folder = write_run(tmp_path / "a", records, suite="libero_spatial", policy="p")
-    rows = cell_rows(studies(folder)[0], None)
-    found = beside(read_reference(), rows, "openvla", "Abacus")
-    assert {one.row.method for one in found} == {"dense", "fastv"}
-    assert all(abs(one.row.keep - one.cell["keep"]) < 0.005 for one in found)
-    words = " ".join(found[0].differences)
-    for part in ("ours p", "Abacus", "lowpoly", "OpenVLA 7B", "ours 20", "third-party notes"):
-        assert part in words
-    assert beside(read_reference(), rows, None, "Abacus") == []
-    tabletop = [{**row, "suite": "tabletop"} for row in rows]
-    assert beside(read_reference(), tabletop, "openvla", "Abacus") == []
-    assert "suite tabletop" in why_none(read_reference(), "tabletop", "openvla")
-    config = load_config(resolve_policy("mini"))
-    assert family_of(config) == "openvla_oft"
-    assert family_of(dataclasses.replace(config, decoding="autoregressive", head="discrete")) == (
-        "openvla"
-    )
+def test_setups_that_are_compared_differ_in_what_is_listed(tmp_path):
+    one = read_run(write_run(tmp_path / "a", column([True] * 3, engine="onnxruntime cpu fp32")))
+    config = {"engine": "torch", "seed": 9, "out": "elsewhere", "render_profile": "lowpoly"}
+    two = write_run(tmp_path / "b", column([True] * 3, render_profile="full"), **config)
+    machine = {"cpu_model": "Abacus", "git_commit": "def", "packages": {"numpy": "2.0"}}
+    (two / "env.json").write_text(json.dumps(machine))
+    (two / "run.json").write_text(json.dumps({"identity": {"policy": {"weights": "f" * 64}}}))
+    assert {tuple(found) for found in setup_differences(one, read_run(two))} == {
+        ("engine", "not told", "torch"),
+        ("render_profile", "not told", "lowpoly"),
+        ("ran on", "onnxruntime cpu fp32", "not told"),
+        ("drawn", "lowpoly", "full"),
+        ("policy weights", "not told", "f" * 12),
+        ("git_commit", "abc", "def"),
+        ("packages numpy", "not told", "2.0"),
+    }
+    assert setup_differences(one, one) == []

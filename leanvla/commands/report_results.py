@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from sim.analysis.study import Study
 
 SCHEMA = "leanvla.report/1"
-FILES = {
+TABLE_FILES = {
     *(f"{name}.csv" for name in TABLES),
-    *("cells.tex", "comparisons.csv", "comparisons.tex", "episodes.parquet"),
+    *("cells.tex", "comparisons.csv", "comparisons.tex"),
 }
 _FIGURES = (
     *("success", "success_range", "relative", "speedup", "macs_t", "latency_ms"),
@@ -75,10 +75,11 @@ def write(
     tables = _tables(content)
     for name, words in tables.items():
         write_text(out / name, words)
-    written = {*tables, *(["episodes.parquet"] if parquet and studies else [])}
-    for name in FILES - written:
+    for name in TABLE_FILES - set(tables):
         (out / name).unlink(missing_ok=True)
-    if "episodes.parquet" in written:
+    if not studies:
+        (out / "episodes.parquet").unlink(missing_ok=True)
+    elif parquet:
         episodes = [
             ({"suite": study.setup.suite, "policy": study.setup.policy}, record)
             for study in studies

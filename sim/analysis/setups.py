@@ -18,7 +18,8 @@ _BOOKKEEPING = frozenset(
     }
 )
 _MACHINE = ("git_commit", "packages", "python", "platform", "cpu_model", "cores", "threads")
-_CONTENT = (("suite", "assets"), ("policy", "weights"), ("code",))
+_CONTENT = (("suite", "assets"), ("policy", "weights"), ("policy", "engine"), ("code",))
+_DIGITS = 12
 
 
 class Difference(NamedTuple):
@@ -63,20 +64,20 @@ def _seen(folder: RunFolder) -> dict[str, str]:
 
 
 def _content(folder: RunFolder) -> dict[str, str]:
-    """Hashes of weights, assets and code, where a sweep noted them."""
+    """Hashes of weights, assets, engines and code, where the run or its sweep noted them."""
     path = folder.path / "run.json"
     try:
         identity = json.loads(path.read_text(encoding="utf-8"))["identity"]
     except (OSError, ValueError, LookupError, TypeError):
-        return {}
-    found = {" ".join(keys): _at(identity, keys) for keys in _CONTENT}
-    return {name: str(value)[:12] for name, value in found.items() if value}
+        identity = {}
+    found = {" ".join(keys): _at(identity, keys) or _at(folder.env, keys) for keys in _CONTENT}
+    return {name: _digests(value) for name, value in found.items() if value}
 
 
 def _machine(folder: RunFolder) -> dict[str, str]:
     told: dict[str, str] = {}
-    for name in _MACHINE:
-        value = folder.env.get(name)
+    suite = ("suite packages", _at(folder.env, ("suite", "packages")))
+    for name, value in (*((name, folder.env.get(name)) for name in _MACHINE), suite):
         if isinstance(value, dict):
             told |= {f"{name} {key}": str(inner) for key, inner in value.items()}
         elif value is not None:
@@ -89,6 +90,11 @@ def _at(values: Mapping[str, object], keys: Iterable[str]) -> object:
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found
+
+
+def _digests(value: object) -> str:
+    values = value if isinstance(value, list) else [value]
+    return ", ".join(str(one)[:_DIGITS] for one in values)
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -228,6 +228,7 @@ def test_setups_that_are_compared_differ_in_what_is_listed(tmp_path):
     config = {"engine": "torch", "seed": 9, "out": "elsewhere", "render_profile": "lowpoly"}
     two = write_run(tmp_path / "b", column([True] * 3, render_profile="full"), **config)
     machine = {"cpu_model": "Abacus", "git_commit": "def", "packages": {"numpy": "2.0"}}
+    machine["suite"] = {"assets": "a" * 64, "packages": {"robosuite": "1.4.1"}}
     (two / "env.json").write_text(json.dumps(machine))
     (two / "run.json").write_text(json.dumps({"identity": {"policy": {"weights": "f" * 64}}}))
     assert {tuple(found) for found in setup_differences(one, read_run(two))} == {
@@ -235,7 +236,9 @@ def test_setups_that_are_compared_differ_in_what_is_listed(tmp_path):
         ("render_profile", "not told", "lowpoly"),
         ("ran on", "onnxruntime cpu fp32", "not told"),
         ("drawn", "lowpoly", "full"),
+        ("suite assets", "not told", "a" * 12),
         ("policy weights", "not told", "f" * 12),
+        ("suite packages robosuite", "not told", "1.4.1"),
         ("git_commit", "abc", "def"),
         ("packages numpy", "not told", "2.0"),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -82,10 +82,12 @@ class Quota(Wrapper):
         if ctx.views == 1 and not self.weights:
             return self.wrapped.select(ctx)
         budgets = self._budgets(ctx)
-        parts = [
-            self.wrapped.select(of_groups(ctx, slice(row, row + 1), keep))
-            for row, keep in enumerate(budgets)
-        ]
+        parts = []
+        for row, keep in enumerate(budgets):
+            # A draw of its own for each view, and none that another context's views have.
+            seed = (ctx.seed * len(budgets) + row) % 2**63
+            view = replace(of_groups(ctx, slice(row, row + 1), keep), seed=seed)
+            parts.append(self.wrapped.select(view))
         return _joined(parts, ctx.views, ctx.features.shape[1])
 
     def _budgets(self, ctx: PruneContext) -> list[int]:

@@ -109,6 +109,14 @@ def test_fixed_weights_split_as_published_for_adp() -> None:
         select("quota:weights=0.4-0.6+adp", context(10, 3))
 
 
+def test_quota_draws_for_each_view_anew() -> None:
+    ctx = context(10, 2)
+    first, second = select("quota:weights=1-1+random", ctx).kept[0].view(2, 10)
+    assert not (first % N).equal(second % N)
+    again = select("quota:weights=1-1+random", ctx).kept[0]
+    assert torch.cat([first, second]).equal(again)
+
+
 def test_samples_of_a_batch_split_their_own_budgets() -> None:
     ctx = replace(context(KEEP, 4), views=2)
     whole = select("quota+fastv", ctx)

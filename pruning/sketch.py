@@ -25,19 +25,18 @@ _MOST = 16384
 """Widest embeddings."""
 
 
-def check_width(width: int | None) -> None:
+def check_width(width: int) -> None:
     """Refuse a width that is none.
 
     Raises:
-        MethodError: unless it is a positive whole number, or none.
+        MethodError: unless it is a whole number from 0 on.
     """
-    whole = isinstance(width, int) and not isinstance(width, bool)
-    if width is not None and not (whole and width >= 1):
-        raise MethodError(f"sketch is {width!r}: give a number of dimensions, 1 or more, or none")
+    if isinstance(width, bool) or not isinstance(width, int) or width < 0:
+        raise MethodError(f"sketch is {width!r}: give a number of dimensions, or 0 for no folding")
 
 
-def sketch(features: Float[Tensor, "g n d"], width: int | None) -> Float[Tensor, "g n w"]:
-    """The embeddings in at most `width` dimensions, in fp32; those that fit, as they are.
+def sketch(features: Float[Tensor, "g n d"], width: int) -> Float[Tensor, "g n w"]:
+    """The embeddings in at most `width` dimensions, in fp32; as they are where they fit, or at 0.
 
     The signs depend on nothing, so equal embeddings have equal sketches everywhere.
 
@@ -48,7 +47,7 @@ def sketch(features: Float[Tensor, "g n d"], width: int | None) -> Float[Tensor,
     from torch.nn.functional import pad
 
     dims = features.shape[-1]
-    if width is None or width >= dims:
+    if width == 0 or width >= dims:
         return features
     if dims > _MOST:
         raise MethodError(f"embeddings have {dims} dimensions: sketch folds up to {_MOST}")

@@ -140,7 +140,7 @@ def _needles(measured: dict[str, Any]) -> str:
     runs = [r for r in measured["runs"] if r["task"] == "needle" and "refused" not in r]
     text = (
         "The needle probe: one small object in one frame of many. Accuracy against the length of "
-        "the context; a second is one frame."
+        "the context, with 95 % intervals; a second is one frame."
     )
     head = _head("Accuracy against length", {"command": measured["needles"]}, text)
     lengths = {x["seconds"]: x["prompt_tokens"] for run in runs for x in run["lengths"]}
@@ -149,7 +149,7 @@ def _needles(measured: dict[str, Any]) -> str:
     heads = [f"{s:g} s, {lengths[s]:,} tokens" for s in sorted(lengths)]
     rows = []
     for run in runs:
-        found = {x["seconds"]: f"{x['accuracy']:.0%}" for x in run["lengths"]}
+        found = {x["seconds"]: _at_length(x) for x in run["lengths"]}
         name = "`dense`" if run["method"] == "dense" else f"`{run['method']}` @ {run['keep']:g}"
         rows.append([name, *(found.get(s, "") for s in sorted(lengths))])
     return head + _grid(["method", *heads], rows)
@@ -237,6 +237,12 @@ def _right(run: Mapping[str, Any] | None, asked: int) -> str:
     of = "" if n == asked else f" of {n:,}"
     recall = "" if run["recall"] is None else f" ({run['recall']:.0%})"
     return f"{run['accuracy']:.1%}{of} {low * 100:.0f}–{high * 100:.0f}{recall}"
+
+
+def _at_length(cell: Mapping[str, Any]) -> str:
+    n = cell["questions"]
+    low, high = wilson_interval(round(cell["accuracy"] * n), n)
+    return f"{cell['accuracy']:.0%} {low * 100:.0f}–{high * 100:.0f}"
 
 
 def _took(row: Mapping[str, Any] | None) -> str:

@@ -23,7 +23,7 @@ class DivPrune(Method):
     away. No relevance to the prompt enters. Deviation: none by default.
 
     Attributes:
-        sketch: fold the embeddings to so many dimensions first: faster, and another set; none
+        sketch: fold the embeddings to so many dimensions first: faster, and another set; 0
             compares them as they are.
     """
 
@@ -37,7 +37,7 @@ class DivPrune(Method):
     exportable: ClassVar[bool] = True
     before_decoder: ClassVar[bool] = True
 
-    sketch: int | None = None
+    sketch: int = 0
 
     def __post_init__(self) -> None:
         """Check the fields."""

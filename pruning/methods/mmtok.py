@@ -30,7 +30,7 @@ class MMTok(Method):
         text_temperature: of the softmax of prompt rows.
         vision_temperature: of the softmax of picture rows.
         alpha: weight of the picture.
-        sketch: fold the tower's tokens to so many dimensions first: faster, and another set; none
+        sketch: fold the tower's tokens to so many dimensions first: faster, and another set; 0
             compares them as they are. The prompt is never folded: its softmax is too sharp.
     """
 
@@ -47,7 +47,7 @@ class MMTok(Method):
     text_temperature: float = 0.02
     vision_temperature: float = 0.2
     alpha: float = 0.5
-    sketch: int | None = None
+    sketch: int = 0
 
     def __post_init__(self) -> None:
         """Check the fields."""

@@ -72,7 +72,7 @@ def test_answers_become_accuracy_by_budget_and_by_length() -> None:
     assert "dense: 85.0% 83–86, 2,000 questions, existence 93.0%" in text
     assert "| `divprune:sketch=64` | 81.2% 79–83 (40%) |  |  |" in text
     assert "| method | 4 s, 1,080 tokens | 16 s, 4,320 tokens |" in text
-    assert "| `quota+divprune` @ 0.25 | 62% | 62% |" in text
+    assert "| `quota+divprune` @ 0.25 | 62% 23–88 | 62% 23–88 |" in text
     assert "pope" not in text
 
 

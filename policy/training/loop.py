@@ -161,8 +161,9 @@ class Trainer:
             take_weights(self.net, _carry(carried, tower.patch_size, tower.grid))
         self.net.to(job.device)
         self.average = [p.detach().clone() for p in self.net.parameters()]
-        # One graph per length of prompt; beyond the limit, which is 8, it would fall back to eager.
-        torch._dynamo.config.recompile_limit = 64
+        if job.compile:
+            # A graph per length of prompt; beyond the limit, which is 8, it would run uncompiled.
+            torch._dynamo.config.recompile_limit = 64
         self.forward = torch.compile(self.net, dynamic=False) if job.compile else self.net
         self.optimizers = make_optimizers(
             self.net, stage.learning_rate, job.recipe.weight_decay, _is_inner

@@ -11,7 +11,7 @@ import pytest
 from sim.suites import make_suite
 from sim.suites.environment import environments
 from sim.suites.libero.assets import VARIABLE
-from tests.sim.attribution.test_robosuite_states import STEPS, play, same
+from tests.sim.attribution.test_robosuite_states import STEPS, check_that_it_goes_back
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "libero" / "assets"
 
@@ -37,15 +37,6 @@ def test_the_same_actions_from_a_restored_state_give_the_same_bits(name, monkeyp
             suite.reset(seed)
             for _ in range(before):
                 suite.step(suite.expert_action() if object_ else actions[5])
-            saved = suite.save_state()
-            first = play(suite, actions)
-            suite.load_state(saved)
-            np.testing.assert_array_equal(suite.save_state(), saved)
-            same(first, play(suite, actions))
-            suite.reset(seed + 10)
-            suite.step(actions[0])
-            suite.reset(seed)
-            suite.load_state(saved)
-            same(first, play(suite, actions))
+            check_that_it_goes_back(suite, actions, seed, seed + 10)
     finally:
         suite.close()

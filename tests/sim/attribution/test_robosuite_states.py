@@ -37,18 +37,23 @@ def test_the_same_actions_from_a_restored_state_give_the_same_bits(name: str) ->
             suite.reset(seed)
             for _ in range(before):
                 suite.step(suite.expert_action() if suite._task.expert else actions[-1])
-            saved = suite.save_state()
-            first = play(suite, actions)
-            suite.load_state(saved)
-            np.testing.assert_array_equal(suite.save_state(), saved)
-            same(first, play(suite, actions))
-            suite.reset(seed + 1)
-            suite.step(actions[0])
-            suite.reset(seed)
-            suite.load_state(saved)
-            same(first, play(suite, actions))
+            check_that_it_goes_back(suite, actions, seed, seed + 1)
     finally:
         suite.close()
+
+
+def check_that_it_goes_back(suite: Robosuite, actions: np.ndarray, seed: int, other: int) -> None:
+    """To where it is in the episode of `seed`, at once and from the episode of another seed."""
+    saved = suite.save_state()
+    first = play(suite, actions)
+    suite.load_state(saved)
+    np.testing.assert_array_equal(suite.save_state(), saved)
+    same(first, play(suite, actions))
+    suite.reset(other)
+    suite.step(actions[0])
+    suite.reset(seed)
+    suite.load_state(saved)
+    same(first, play(suite, actions))
 
 
 def play(suite: Robosuite, actions: np.ndarray) -> tuple[list, np.ndarray, list]:

@@ -26,8 +26,8 @@ DECIDES = (
 )
 # The same of what a run is made of, by the part of `env.json` that says it.
 RECORDED = {"weights": "policy", "assets": "suite"}
-_UNSET: tuple[object, ...] = (None, False, "", [], ())
-_SHOWN_DIGITS = 12
+UNSET: tuple[object, ...] = (None, False, "", [], ())
+SHOWN_DIGITS = 12
 
 
 class ResultsError(ValueError):
@@ -117,10 +117,10 @@ def setup_of(config: Mapping[str, Any], env: Mapping[str, Any], key: str | None 
         key: of a sweep's run, which stands for code and packages, too.
     """
     rest = ((name, config.get(name)) for name in DECIDES)
-    told = tuple((name, _words(value)) for name, value in rest if value not in _UNSET)
-    told += tuple((name, digest[:_SHOWN_DIGITS]) for name, digest in recorded(env).items())
+    told = tuple((name, _words(value)) for name, value in rest if value not in UNSET)
+    told += tuple((name, digest[:SHOWN_DIGITS]) for name, digest in recorded(env).items())
     if key is not None:
-        told += (("run", key[:_SHOWN_DIGITS]),)
+        told += (("run", key[:SHOWN_DIGITS]),)
     return Setup(str(config["suite"]), str(config["policy"]), told)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from sim.analysis.runs import SHOWN_DIGITS, UNSET
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -19,7 +21,6 @@ _BOOKKEEPING = frozenset(
 )
 _MACHINE = ("git_commit", "packages", "python", "platform", "cpu_model", "cores", "threads")
 _CONTENT = (("suite", "assets"), ("policy", "weights"), ("policy", "engine"), ("code",))
-_DIGITS = 12
 
 
 class Difference(NamedTuple):
@@ -48,7 +49,7 @@ def setup_differences(ours: RunFolder, theirs: RunFolder) -> list[Difference]:
 
 def _settings(folder: RunFolder) -> dict[str, str]:
     return {
-        name: "default" if value in (None, False, "", [], ()) else str(value)
+        name: "default" if value in UNSET else str(value)
         for name, value in folder.config.items()
         if name not in _BOOKKEEPING
     }
@@ -94,7 +95,7 @@ def _at(values: Mapping[str, object], keys: Iterable[str]) -> object:
 
 def _digests(value: object) -> str:
     values = value if isinstance(value, list) else [value]
-    return ", ".join(str(one)[:_DIGITS] for one in values)
+    return ", ".join(str(one)[:SHOWN_DIGITS] for one in values)
 
 
 def _joined(values: Iterable[str]) -> str:
